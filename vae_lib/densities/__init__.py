@@ -1,0 +1,37 @@
+r"""Log-densities in nats, and draws from them.
+
+The functions ``log_*`` are the equations, element by element; the classes hold the parameters of a batch of B
+densities over vectors of length L and meet :class:`vae_lib.protocols.Density`. Shapes are checked without
+broadcasting: a value is ``(S, B, L)`` and its log-density ``(S, B)``.
+"""
+
+from vae_lib.densities.continuous import DiagonalNormal, FullNormal, Gamma, StudentT
+from vae_lib.densities.discrete import Bernoulli, Binomial, Categorical
+from vae_lib.densities.equations import (
+    LOG_2PI,
+    log_bernoulli,
+    log_binomial,
+    log_categorical,
+    log_gamma,
+    log_normal,
+    log_poisson,
+    log_student_t,
+)
+
+__all__ = [
+    "LOG_2PI",
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "DiagonalNormal",
+    "FullNormal",
+    "Gamma",
+    "StudentT",
+    "log_bernoulli",
+    "log_binomial",
+    "log_categorical",
+    "log_gamma",
+    "log_normal",
+    "log_poisson",
+    "log_student_t",
+]

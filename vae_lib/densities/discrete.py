@@ -1,0 +1,103 @@
+"""Mass functions of discrete vectors: bits, counts, categories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from vae_lib import checks
+from vae_lib.densities.batch import Batch
+from vae_lib.densities.equations import log_bernoulli, log_binomial, log_categorical
+
+
+@dataclass(frozen=True, eq=False)
+class Bernoulli(Batch):
+    """Independent bits.
+
+    Parameters
+    ----------
+    logits
+        Log-odds of a one, ``(B, L)``.
+    """
+
+    logits: Tensor
+
+    def __post_init__(self) -> None:
+        checks.shape("logits", self.logits, ("B", "L"))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of bits ``value (S, B, L)``, ``(S, B)``, in nats."""
+        self._check_value(value)
+        return log_bernoulli(value, self.logits).sum(-1)
+
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Bits ``(S, B, L)`` as 0.0 and 1.0."""
+        probs = self._expand(torch.sigmoid(self.logits), num_samples).detach()
+        uniform = torch.rand(probs.shape, generator=generator, dtype=probs.dtype, device=probs.device)
+        return (uniform < probs).to(probs.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Binomial(Batch):
+    """Independent counts out of ``total_count``, as the 0 to 16 grey levels of the small digits are.
+
+    Parameters
+    ----------
+    logits
+        Log-odds of one success, ``(B, L)``.
+    total_count
+        The number of trials, the same for all.
+    """
+
+    logits: Tensor
+    total_count: int
+
+    def __post_init__(self) -> None:
+        checks.shape("logits", self.logits, ("B", "L"))
+        checks.positive_int("total_count", self.total_count)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of counts ``value (S, B, L)``, ``(S, B)``, in nats."""
+        self._check_value(value)
+        return log_binomial(value, self.logits, self.total_count).sum(-1)
+
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Counts ``(S, B, L)`` as 0.0 ... total_count."""
+        probs = self._expand(torch.sigmoid(self.logits), num_samples).detach().contiguous()
+        return torch.binomial(torch.full_like(probs, self.total_count), probs, generator=generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Categorical(Batch):
+    """Independent categories, K of them for each coordinate.
+
+    Parameters
+    ----------
+    logits
+        Unnormalised log-probabilities, ``(B, L, K)``.
+    """
+
+    logits: Tensor
+
+    def __post_init__(self) -> None:
+        checks.shape("logits", self.logits, ("B", "L", "K"))
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Normalised log-probabilities, ``(B, L, K)``, in nats."""
+        return torch.log_softmax(self.logits, dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of categories ``value (S, B, L)``, ``(S, B)``, in nats."""
+        self._check_value(value)
+        return log_categorical(value, self.logits).sum(-1)
+
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Categories ``(S, B, L)`` as 0.0 ... K - 1.0."""
+        checks.positive_int("num_samples", num_samples)
+        batch, dim, categories = self.logits.shape
+        probs = self.log_probs.detach().exp().reshape(batch * dim, categories)
+        index = torch.multinomial(probs, num_samples, replacement=True, generator=generator)
+        return index.mT.reshape(num_samples, batch, dim).to(self.logits.dtype)

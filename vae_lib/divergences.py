@@ -1,0 +1,183 @@
+r"""Kullback-Leibler divergences in nats: closed forms, and Monte Carlo with a standard error.
+
+.. math:: D_{\mathrm{KL}}(p \,\|\, q) = \mathbb E_{p(z)}[\log p(z) - \log q(z)] \ge 0
+
+:func:`kl` picks the closed form from the types of its two arguments; :func:`monte_carlo_kl` works for any pair of
+which the first can be sampled. Chapter 1 derives both and meets them with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import logsigmoid
+
+from vae_lib.densities import LOG_2PI, Bernoulli, Binomial, Categorical, DiagonalNormal, FullNormal, Gamma, StudentT
+from vae_lib.estimate import Estimate, mean_with_error
+from vae_lib.protocols import Density
+
+ClosedForm = Callable[[Any, Any], Tensor]
+_CLOSED_FORMS: dict[tuple[type, type], ClosedForm] = {}
+
+
+def _closed_form(p: type, q: type) -> Callable[[ClosedForm], ClosedForm]:
+    """Enter a function into the table of closed forms."""
+
+    def enter(function: ClosedForm) -> ClosedForm:
+        _CLOSED_FORMS[p, q] = function
+        return function
+
+    return enter
+
+
+def has_closed_form(p: Density, q: Density) -> bool:
+    """Whether :func:`kl` knows this pair of types."""
+    return (type(p), type(q)) in _CLOSED_FORMS
+
+
+def kl(p: Density, q: Density) -> Tensor:
+    r""":math:`D_{\mathrm{KL}}(p \,\|\, q)` in closed form for each pair in two batches of densities.
+
+    Parameters
+    ----------
+    p, q
+        Batches of the same B and L.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``, in nats.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ.
+    NotImplementedError
+        If there is no closed form for this pair of types; :func:`monte_carlo_kl` has an answer with an error bar.
+    """
+    _same_sizes(p, q)
+    if not has_closed_form(p, q):
+        raise NotImplementedError(
+            f"kl: expected a pair with a closed form, found {type(p).__name__} and {type(q).__name__}; "
+            "monte_carlo_kl takes any pair"
+        )
+    return _CLOSED_FORMS[type(p), type(q)](p, q)
+
+
+def monte_carlo_kl(p: Density, q: Density, *, num_samples: int, generator: Generator) -> Estimate:
+    r""":math:`D_{\mathrm{KL}}(p \,\|\, q)` by sampling p.
+
+    .. math:: \frac1S \sum_{s=1}^S \log p(z^{(s)}) - \log q(z^{(s)}), \qquad z^{(s)} \sim p
+
+    Parameters
+    ----------
+    p, q
+        Batches of the same B and L.
+    num_samples
+        S, at least 2.
+    generator
+        The source of randomness.
+
+    Returns
+    -------
+    Estimate
+        Value and standard error, ``(B,)`` each, in nats. A single estimate can be negative; the KL cannot.
+    """
+    _same_sizes(p, q)
+    z = p.sample(num_samples, generator=generator)
+    return mean_with_error(p.log_prob(z) - q.log_prob(z))
+
+
+def _same_sizes(p: Density, q: Density) -> None:
+    sizes_p, sizes_q = (p.batch_size, p.event_dim), (q.batch_size, q.event_dim)
+    if sizes_p != sizes_q:
+        raise ValueError(f"q: expected (B, L) = {sizes_p} as p has, found {sizes_q}")
+
+
+@_closed_form(DiagonalNormal, DiagonalNormal)
+def _kl_diagonal_diagonal(p: DiagonalNormal, q: DiagonalNormal) -> Tensor:
+    log_ratio = p.logvar - q.logvar
+    scaled = (p.mu - q.mu) * torch.exp(-0.5 * q.logvar)
+    return 0.5 * (torch.expm1(log_ratio) - log_ratio + scaled**2).sum(-1)
+
+
+def _full(p: DiagonalNormal) -> FullNormal:
+    return FullNormal(p.mu, torch.diag_embed(p.std))
+
+
+@_closed_form(FullNormal, FullNormal)
+def _kl_full_full(p: FullNormal, q: FullNormal) -> Tensor:
+    # With T = T_q^{-1} T_p the trace is the squared Frobenius norm of T, and the whole is never a matrix inverse.
+    tril = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False)
+    shift = torch.linalg.solve_triangular(q.scale_tril, (p.mu - q.mu).unsqueeze(-1), upper=False)
+    quadratic = (tril**2).sum((-2, -1)) + (shift**2).sum((-2, -1)) - p.event_dim
+    return 0.5 * quadratic + q.half_log_det - p.half_log_det
+
+
+@_closed_form(DiagonalNormal, FullNormal)
+def _kl_diagonal_full(p: DiagonalNormal, q: FullNormal) -> Tensor:
+    return _kl_full_full(_full(p), q)
+
+
+@_closed_form(FullNormal, DiagonalNormal)
+def _kl_full_diagonal(p: FullNormal, q: DiagonalNormal) -> Tensor:
+    return _kl_full_full(p, _full(q))
+
+
+def _kl_bits(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    probs_p = torch.sigmoid(logits_p)
+    ones = probs_p * (logsigmoid(logits_p) - logsigmoid(logits_q))
+    return ones + torch.sigmoid(-logits_p) * (logsigmoid(-logits_p) - logsigmoid(-logits_q))
+
+
+@_closed_form(Bernoulli, Bernoulli)
+def _kl_bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
+    return _kl_bits(p.logits, q.logits).sum(-1)
+
+
+@_closed_form(Binomial, Binomial)
+def _kl_binomial(p: Binomial, q: Binomial) -> Tensor:
+    if p.total_count != q.total_count:
+        raise ValueError(f"q: expected total_count {p.total_count} as p has, found {q.total_count}")
+    return p.total_count * _kl_bits(p.logits, q.logits).sum(-1)
+
+
+@_closed_form(Categorical, Categorical)
+def _kl_categorical(p: Categorical, q: Categorical) -> Tensor:
+    if p.logits.shape != q.logits.shape:
+        raise ValueError(f"q: expected {p.logits.shape[-1]} categories as p has, found {q.logits.shape[-1]}")
+    probs = p.log_probs.exp()
+    # A category that p never takes costs nothing, even where both logs are minus infinity.
+    log_ratio = torch.where(probs > 0.0, p.log_probs - q.log_probs, 0.0)
+    return (probs * log_ratio).sum((-2, -1))
+
+
+@_closed_form(Gamma, Gamma)
+def _kl_gamma(p: Gamma, q: Gamma) -> Tensor:
+    a, b = p.concentration, q.concentration
+    return (
+        (a - b) * torch.digamma(a)
+        - torch.lgamma(a)
+        + torch.lgamma(b)
+        + b * (torch.log(p.rate) - torch.log(q.rate))
+        + a * (q.rate / p.rate - 1.0)
+    ).sum(-1)
+
+
+def _negative_entropy_student_t(p: StudentT) -> Tensor:
+    half, half_up = 0.5 * p.df, 0.5 * (p.df + 1.0)
+    log_beta = torch.lgamma(half) + torch.lgamma(torch.full_like(half, 0.5)) - torch.lgamma(half_up)
+    spread = half_up * (torch.digamma(half_up) - torch.digamma(half))
+    return -(spread + 0.5 * torch.log(p.df) + log_beta + p.log_scale)
+
+
+@_closed_form(StudentT, DiagonalNormal)
+def _kl_student_t_normal(p: StudentT, q: DiagonalNormal) -> Tensor:
+    # A normal's log-density is a parabola, so only the variance of p enters: finite above two degrees of freedom.
+    variance = torch.where(p.df > 2.0, torch.exp(2.0 * p.log_scale) * p.df / (p.df - 2.0), math.inf)
+    cross = 0.5 * (LOG_2PI + q.logvar + (variance + (p.mu - q.mu) ** 2) * torch.exp(-q.logvar))
+    return (_negative_entropy_student_t(p) + cross).sum(-1)
