@@ -62,7 +62,7 @@ def finite(name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor)
     if bool(bad.any()):
         first = tuple(int(i) for i in bad.nonzero()[0])
-        value = float(tensor[first])
+        value = float(tensor[first].detach())
         raise ValueError(f"{name}: expected finite numbers, found {int(bad.sum())} that are not, first {value} at {first}")
 
 

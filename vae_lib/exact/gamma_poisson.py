@@ -32,8 +32,8 @@ class GammaPoisson:
         checks.positive_int("data_dim", data_dim)
         for name, tensor in (("concentration", concentration), ("rate", rate)):
             checks.finite(name, tensor)
-            if float(tensor) <= 0.0:
-                raise ValueError(f"{name}: expected a positive number, found {float(tensor)}")
+            if float(tensor.detach()) <= 0.0:
+                raise ValueError(f"{name}: expected a positive number, found {float(tensor.detach())}")
         self.concentration, self.rate, self._data_dim = concentration, rate, data_dim
 
     @property

@@ -69,7 +69,7 @@ class LinearGaussian:
         centred = x - bias
         eigenvalues, eigenvectors = torch.linalg.eigh(centred.mT @ centred / x.shape[0])  # ascending
         noise_var = eigenvalues[: data_dim - latent_dim].mean()
-        if float(noise_var) <= float(eigenvalues[-1]) * torch.finfo(x.dtype).eps:
+        if float(noise_var.detach()) <= float(eigenvalues[-1].detach()) * torch.finfo(x.dtype).eps:
             raise ValueError(f"x: expected variance outside {latent_dim} dimensions, found none (rank too low)")
         kept = slice(data_dim - latent_dim, None)
         weight = eigenvectors[:, kept] * (eigenvalues[kept] - noise_var).clamp(min=0.0).sqrt()

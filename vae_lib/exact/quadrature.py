@@ -90,10 +90,10 @@ def expectation(
         Also if the density does not integrate to one on the interval.
     """
     log_mass = log_integral(log_density, interval, like, tol)
-    if float(log_mass.abs().max()) > 100.0 * tol:
+    if float(log_mass.detach().abs().max()) > 100.0 * tol:
         raise QuadratureError(
             f"expectation: expected a density that integrates to 1 on [{interval.lower}, {interval.upper}], "
-            f"found a mass of {float(log_mass.exp().min()):.12f}"
+            f"found a mass of {float(log_mass.detach().exp().min()):.12f}"
         )
 
     def integrate(panels: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ def expectation(
 
 
 def _check_moved(change: Tensor, tol: float, interval: Interval) -> None:
-    worst = float(change.max())
+    worst = float(change.detach().max())
     if not worst <= tol:
         raise QuadratureError(
             f"quadrature: expected a change of at most {tol:g} when {interval.panels} panels are halved, "
@@ -118,7 +118,7 @@ def _check_moved(change: Tensor, tol: float, interval: Interval) -> None:
 
 def _check_ends(log_share: Tensor, interval: Interval) -> None:
     # One part in 1e16 at the last node, for an integrand that falls off, is less than rounding in all that is cut off.
-    worst = float(log_share.max())
+    worst = float(log_share.detach().max())
     if not worst <= math.log(1e-16):
         raise QuadratureError(
             f"quadrature: expected an integrand that has died out at both ends of [{interval.lower}, {interval.upper}], "

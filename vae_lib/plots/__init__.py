@@ -1,0 +1,9 @@
+"""One function for each kind of figure; each takes ``ax=None`` and returns the axes it drew on."""
+
+from vae_lib.plots.bars import bound_bars
+from vae_lib.plots.graphs import plate_diagram
+from vae_lib.plots.images import image_row, joint_table
+from vae_lib.plots.lines import curves, density_curves
+from vae_lib.plots.style import colour, use_style
+
+__all__ = ["bound_bars", "colour", "curves", "density_curves", "image_row", "joint_table", "plate_diagram", "use_style"]
