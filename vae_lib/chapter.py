@@ -146,7 +146,9 @@ def agree_within_errors(claim: str, estimate: Estimate, expected: Tensor | float
     if value.shape != expected_t.shape:
         raise ValueError(f"expected: expected shape {tuple(value.shape)}, found {tuple(expected_t.shape)}")
     if not float(error.max()) <= ceiling:
-        raise AssertionError(f"{claim}: expected standard errors of at most {ceiling:g}, found {float(error.max()):.3g}")
+        raise AssertionError(
+            f"{claim}: expected standard errors of at most {ceiling:g}, found {float(error.max()):.3g}"
+        )
     off = ((value - expected_t).abs() / error).max()
     if not float(off) <= 5.0:
         raise AssertionError(f"{claim}: expected at most 5 standard errors, found {float(off):.1f}")
@@ -161,7 +163,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str | Number]]) -> None
             raise ValueError(f"rows: expected {len(header)} cells in each, found {len(row)}")
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     for line in [list(header), ["-" * width for width in widths], *cells]:
-        first, rest = line[0].ljust(widths[0]), [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)]
+        first, rest = (
+            line[0].ljust(widths[0]),
+            [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)],
+        )
         print("  ".join([first, *rest]).rstrip())
 
 
@@ -169,7 +174,8 @@ def explorable(name: str, **config: float) -> object:
     """Return an interactive figure that Jupyter, Colab and the built page show."""
     from IPython.display import HTML
 
-    return HTML(explorable_html(name, **config))
+    figure: object = HTML(explorable_html(name, **config))  # type: ignore[no-untyped-call]
+    return figure
 
 
 def _number(value: Number) -> float:

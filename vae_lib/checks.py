@@ -63,7 +63,9 @@ def finite(name: str, tensor: Tensor) -> None:
     if bool(bad.any()):
         first = tuple(int(i) for i in bad.nonzero()[0])
         value = float(tensor[first].detach())
-        raise ValueError(f"{name}: expected finite numbers, found {int(bad.sum())} that are not, first {value} at {first}")
+        raise ValueError(
+            f"{name}: expected finite numbers, found {int(bad.sum())} that are not, first {value} at {first}"
+        )
 
 
 def positive_int(name: str, value: int) -> None:

@@ -16,7 +16,16 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from vae_lib.densities import LOG_2PI, Bernoulli, Binomial, Categorical, DiagonalNormal, FullNormal, Gamma, StudentT
+from vae_lib.densities import (
+    LOG_2PI,
+    Bernoulli,
+    Binomial,
+    Categorical,
+    DiagonalNormal,
+    FullNormal,
+    Gamma,
+    StudentT,
+)
 from vae_lib.estimate import Estimate, mean_with_error
 from vae_lib.protocols import Density
 
@@ -112,8 +121,8 @@ def _full(p: DiagonalNormal) -> FullNormal:
 @_closed_form(FullNormal, FullNormal)
 def _kl_full_full(p: FullNormal, q: FullNormal) -> Tensor:
     # With T = T_q^{-1} T_p the trace is the squared Frobenius norm of T, and the whole is never a matrix inverse.
-    tril = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False)
-    shift = torch.linalg.solve_triangular(q.scale_tril, (p.mu - q.mu).unsqueeze(-1), upper=False)
+    tril: Tensor = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False)
+    shift: Tensor = torch.linalg.solve_triangular(q.scale_tril, (p.mu - q.mu).unsqueeze(-1), upper=False)
     quadratic = (tril**2).sum((-2, -1)) + (shift**2).sum((-2, -1)) - p.event_dim
     return 0.5 * quadratic + q.half_log_det - p.half_log_det
 

@@ -103,7 +103,7 @@ class FullNormal(Batch):
         """
         self._check_value(value)
         deviation = (value - self.mu).permute(1, 2, 0)  # (B, L, S): one triangular solve per datum
-        whitened = torch.linalg.solve_triangular(self.scale_tril, deviation, upper=False)
+        whitened: Tensor = torch.linalg.solve_triangular(self.scale_tril, deviation, upper=False)
         mahalanobis = (whitened**2).sum(1).mT  # (S, B)
         return -0.5 * (self.event_dim * LOG_2PI + mahalanobis) - self.half_log_det
 

@@ -32,8 +32,8 @@ def log_bernoulli(value: Tensor, logits: Tensor) -> Tensor:
 
     .. math:: \log p(v) = v \log s(a) + (1 - v) \log s(-a), \qquad s(a) = \frac{1}{1 + e^{-a}}, \quad a = \text{logits}
 
-    Exact to rounding for any finite logits, because neither term cancels the other. Not checked: that ``value`` is 0 or 1. For a grey level in between the formula
-    still gives a number, but no longer a log-probability (chapter 5).
+    Exact to rounding for any finite logits, because neither term cancels the other. Not checked: that ``value`` is
+    0 or 1. For a grey level in between the formula still gives a number, but no longer a log-probability (chapter 5).
     """
     return value * logsigmoid(logits) + (1.0 - value) * logsigmoid(-logits)
 

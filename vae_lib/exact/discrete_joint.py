@@ -61,6 +61,7 @@ class DiscreteJoint:
 
     def sample_x_given_z(self, z: Tensor, *, generator: Generator) -> Tensor:
         """One value of x for each z, ``(S, B, 1)``."""
+        checks.shape("z", z, ("S", "B", 1), like=self.logits_z)
         samples, batch = z.shape[:2]
         logits = self.logits_x_given_z[z.long().reshape(-1)]
         return Categorical(logits.unsqueeze(1)).sample(1, generator=generator).reshape(samples, batch, 1)

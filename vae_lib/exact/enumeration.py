@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vae_lib import checks
 from vae_lib.bounds import log_joint
 from vae_lib.densities import Categorical
 from vae_lib.protocols import Density, EnumerableModel
@@ -35,4 +36,5 @@ def exact_elbo(model: EnumerableModel, x: Tensor, q: Density) -> Tensor:
 
 def _every_latent(model: EnumerableModel, x: Tensor) -> Tensor:
     support = model.latent_support()
+    checks.shape("x", x, ("B", model.data_dim), like=support)
     return support.unsqueeze(1).expand(support.shape[0], x.shape[0], support.shape[1])

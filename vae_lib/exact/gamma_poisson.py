@@ -58,6 +58,7 @@ class GammaPoisson:
 
     def sample_x_given_z(self, z: Tensor, *, generator: Generator) -> Tensor:
         """D counts for each rate, ``(S, B, D)``."""
+        checks.shape("z", z, ("S", "B", 1), like=self.rate)
         return torch.poisson(z.expand(*z.shape[:2], self.data_dim).contiguous(), generator=generator)
 
     def log_p_x(self, x: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class GaussianMixture:
 
     def sample_x_given_z(self, z: Tensor, *, generator: Generator) -> Tensor:
         """One draw from each named component, ``(S, B, D)``."""
+        checks.shape("z", z, ("S", "B", 1), like=self.mu)
         mu, logvar = self.mu[z.squeeze(-1).long()], self.logvar[z.squeeze(-1).long()]
         noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
         return mu + torch.exp(0.5 * logvar) * noise

@@ -1,6 +1,6 @@
 r"""The linear-Gaussian model: a decoder that is a matrix, and everything about it in closed form.
 
-.. math:: z \sim \mathcal N(0, I_L), \qquad x \mid z \sim \mathcal N(W z + b, \Psi), \quad \Psi = \operatorname{diag}(\psi)
+.. math:: z \sim \mathcal N(0, I_L), \qquad x \mid z \sim \mathcal N(W z + b, \Psi), \quad \Psi = \operatorname{diag} \psi
 
 With :math:`\Psi = \sigma^2 I` it is probabilistic PCA (Tipping and Bishop, 1999), with unequal :math:`\psi` factor
 analysis. Integrating z out leaves :math:`x \sim \mathcal N(b, W W^\top + \Psi)`.
@@ -101,6 +101,7 @@ class LinearGaussian:
 
     def sample_x_given_z(self, z: Tensor, *, generator: Generator) -> Tensor:
         """W z + b plus noise, ``(S, B, D)``."""
+        checks.shape("z", z, ("S", "B", self.latent_dim), like=self.weight)
         mean = self._mean_x(z)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + torch.exp(0.5 * self.logvar) * noise
@@ -120,9 +121,9 @@ class LinearGaussian:
         projection, precision = self._precision()
         factor = torch.linalg.cholesky(precision)
         centred = x - self.bias
-        explained = torch.linalg.solve_triangular(factor, projection @ centred.mT, upper=False)  # (L, B)
-        mahalanobis = (centred**2 * torch.exp(-self.logvar)).sum(-1) - (explained**2).sum(0)
-        log_det = self.logvar.sum() + 2.0 * factor.diagonal().log().sum()
+        explained: Tensor = torch.linalg.solve_triangular(factor, projection @ centred.mT, upper=False)  # (L, B)
+        mahalanobis: Tensor = (centred**2 * torch.exp(-self.logvar)).sum(-1) - (explained**2).sum(0)
+        log_det: Tensor = self.logvar.sum() + 2.0 * factor.diagonal().log().sum()
         return -0.5 * (self.data_dim * LOG_2PI + log_det + mahalanobis)
 
     def posterior(self, x: Tensor) -> FullNormal:

@@ -77,6 +77,7 @@ class NonlinearDecoder:
 
     def sample_x_given_z(self, z: Tensor, *, generator: Generator) -> Tensor:
         """f(z) plus noise, ``(S, B, D)``."""
+        checks.shape("z", z, ("S", "B", 1), like=self.logvar)
         mean = self.decoder(z)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + torch.exp(0.5 * self.logvar) * noise
@@ -110,7 +111,10 @@ class NonlinearDecoder:
 
     def _expectation(self, q: Density, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         return expectation(
-            lambda nodes: q.log_prob(_repeat(nodes, x)), lambda nodes: f(_repeat(nodes, x)), self.interval, self.logvar
+            lambda nodes: q.log_prob(_repeat(nodes, x)),
+            lambda nodes: f(_repeat(nodes, x)),
+            self.interval,
+            self.logvar,
         )
 
 

@@ -121,6 +121,6 @@ def _check_ends(log_share: Tensor, interval: Interval) -> None:
     worst = float(log_share.detach().max())
     if not worst <= math.log(1e-16):
         raise QuadratureError(
-            f"quadrature: expected an integrand that has died out at both ends of [{interval.lower}, {interval.upper}], "
+            f"quadrature: expected an integrand gone at both ends of [{interval.lower}, {interval.upper}], "
             f"found a share of {math.exp(worst):.2g} there; use a wider interval"
         )

@@ -6,4 +6,13 @@ from vae_lib.plots.images import image_row, joint_table
 from vae_lib.plots.lines import curves, density_curves
 from vae_lib.plots.style import colour, use_style
 
-__all__ = ["bound_bars", "colour", "curves", "density_curves", "image_row", "joint_table", "plate_diagram", "use_style"]
+__all__ = [
+    "bound_bars",
+    "colour",
+    "curves",
+    "density_curves",
+    "image_row",
+    "joint_table",
+    "plate_diagram",
+    "use_style",
+]

@@ -30,7 +30,14 @@ def bound_bars(
         raise ValueError(f"left: expected a number below the smallest ELBO, {min(elbo):.3f}, found {left}")
     ax = ax if ax is not None else plt.subplots()[1]
     rows = range(len(labels))
-    ax.barh(rows, [e - left for e in elbo], left=left, color=colour("q"), height=0.62, label="ELBO reaches to here")
+    ax.barh(
+        rows,
+        [e - left for e in elbo],
+        left=left,
+        color=colour("q"),
+        height=0.62,
+        label="ELBO reaches to here",
+    )
     ax.barh(
         rows,
         list(kl),

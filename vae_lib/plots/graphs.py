@@ -21,7 +21,15 @@ def plate_diagram(ax: Axes | None = None) -> Axes:
     nodes = {"z": (2.3, paper), "x": (4.2, colour("prior"))}
     for name, (position, fill) in nodes.items():
         ax.add_patch(Circle((position, 1.0), 0.36, facecolor=fill, edgecolor=ink, linewidth=1.4))
-        ax.text(position, 1.0, f"${name}$", ha="center", va="center", fontsize=15, color=paper if name == "x" else ink)
+        ax.text(
+            position,
+            1.0,
+            f"${name}$",
+            ha="center",
+            va="center",
+            fontsize=15,
+            color=paper if name == "x" else ink,
+        )
     ax.text(0.62, 1.0, r"$\phi$", ha="center", va="center", fontsize=15)
     ax.text(5.98, 1.0, r"$\theta$", ha="center", va="center", fontsize=15)
     arrows = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from vae_lib.plots.style import colour
@@ -42,7 +43,7 @@ def image_row(
             vmin=0.0,
             vmax=1.0,
         )
-        ax.add_patch(plt.Rectangle((left, 0), width, height, fill=False, edgecolor=colour("prior"), linewidth=0.6))
+        ax.add_patch(Rectangle((left, 0), width, height, fill=False, edgecolor=colour("prior"), linewidth=0.6))
         if captions is not None:
             ax.text(left + width / 2, height * 1.08, captions[i], ha="center", va="top", fontsize=10)
     ax.set_xlim(-0.3, (count - 1) * step + width + 0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vae_lib.plots.style import colour
 
-STYLES: dict[str, dict[str, object]] = {
+STYLES: dict[str, dict[str, Any]] = {
     "posterior": {"linestyle": "-"},
     "q": {"linestyle": "--"},
     "third": {"linestyle": "-."},

@@ -33,7 +33,7 @@ _current = dict(LIGHT)
 
 
 def colour(role: str) -> str:
-    """The colour of a role in the style in use: ``q``, ``posterior``, ``third``, ``fourth``, ``prior``, ``ink``, ``paper``.
+    """Return the colour of a role in the style in use, one of the keys of ``LIGHT``.
 
     Raises
     ------
