@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 
 from vae_lib import checks
 from vae_lib.divergences import kl
-from vae_lib.protocols import Density, LatentVariableModel, ReparameterizedDensity
+from vae_lib.estimate import sample_average_terms
+from vae_lib.protocols import Density, LatentVariableModel
 
 
 def log_joint(model: LatentVariableModel, x: Tensor, z: Tensor) -> Tensor:
@@ -64,6 +65,7 @@ def log_weights(model: LatentVariableModel, q: Density, x: Tensor, z: Tensor) ->
         Latents, ``(S, B, L)``.
     """
     samples, batch = _check_x_z(model, x, z)
+    _check_q(model, q, x)
     log_q = q.log_prob(z)
     checks.shape("q.log_prob(z)", log_q, (samples, batch))
     return log_joint(model, x, z) - log_q
@@ -82,6 +84,7 @@ def elbo_with_analytic_kl(model: LatentVariableModel, q: Density, x: Tensor, z: 
         If q and the prior have no closed-form KL.
     """
     samples, batch = _check_x_z(model, x, z)
+    _check_q(model, q, x)
     log_likelihood = model.log_p_x_given_z(x, z)
     checks.shape("log_p_x_given_z(x, z)", log_likelihood, (samples, batch))
     return log_likelihood - kl(q, model.prior(batch))
@@ -100,7 +103,8 @@ def elbo(
 
     .. math:: \mathrm{ELBO}(x) = \mathbb E_{q(z \mid x)}[\log p(x, z) - \log q(z \mid x)] \le \log p(x)
 
-    Draws are reparameterised where q can, so gradients reach its parameters.
+    Where q can be reparameterised (it has ``rsample``), gradients reach its parameters and those of the model. Where
+    it cannot, the values carry no gradient: use :func:`log_weights` on draws of your own, and chapter 3.
 
     Parameters
     ----------
@@ -124,10 +128,9 @@ def elbo(
     """
     checks.shape("x", x, ("B", model.data_dim))
     checks.finite("x", x)
-    checks.positive_int("num_samples", num_samples)
-    draw = q.rsample if isinstance(q, ReparameterizedDensity) else q.sample
-    z = draw(num_samples, generator=generator)
-    return (elbo_with_analytic_kl if analytic_kl else log_weights)(model, q, x, z)
+    _check_q(model, q, x)
+    estimator = elbo_with_analytic_kl if analytic_kl else log_weights
+    return sample_average_terms(q, lambda z: estimator(model, q, x, z), num_samples=num_samples, generator=generator)
 
 
 def importance_weighted_bound(log_w: Tensor, num_importance: int | None = None) -> Tensor:
@@ -136,7 +139,8 @@ def importance_weighted_bound(log_w: Tensor, num_importance: int | None = None) 
     .. math:: \mathcal L_K = \log \frac1K \sum_{k=1}^K w_k, \qquad
               \mathrm{ELBO} = \mathbb E\,\mathcal L_1 \le \mathbb E\,\mathcal L_K \le \log p(x)
 
-    Burda, Grosse and Salakhutdinov (2016), equation 8. Chapters 1 and 8.
+    Burda, Grosse and Salakhutdinov (2016), equation 8. Chapters 1 and 8. The bound tends to log p(x) as K grows if q is
+    positive wherever the posterior is; else it stops at the log of the part of p(x) that q can reach.
 
     Parameters
     ----------
@@ -185,3 +189,17 @@ def _check_x_z(model: LatentVariableModel, x: Tensor, z: Tensor) -> tuple[int, i
     checks.shape("x", x, ("B", model.data_dim))
     checks.shape("z", z, ("S", x.shape[0], model.latent_dim), like=x)
     return z.shape[0], x.shape[0]
+
+
+def _check_q(model: LatentVariableModel, q: Density, x: Tensor) -> None:
+    missing = [name for name in ("batch_size", "event_dim", "log_prob", "sample") if not hasattr(q, name)]
+    if missing:
+        hint = "; for an encoder pass encoder(x)" if callable(q) else ""
+        raise TypeError(
+            f"q: expected a vae_lib.protocols.Density, found {type(q).__name__} without {', '.join(missing)}{hint}"
+        )
+    if (q.batch_size, q.event_dim) != (x.shape[0], model.latent_dim):
+        raise ValueError(
+            f"q: expected (B, L) = {(x.shape[0], model.latent_dim)}, one density for each datum, "
+            f"found {(q.batch_size, q.event_dim)}"
+        )

@@ -46,7 +46,7 @@ def shape(name: str, tensor: Tensor, expected: tuple[int | str, ...], like: Tens
         hint = " (an empty batch)" if 0 in found and len(found) == len(expected) else ""
         raise ValueError(f"{name}: expected shape ({axes}), found {found}{hint}")
     if like is not None and tensor.dtype != like.dtype:
-        raise TypeError(f"{name}: expected {like.dtype}, found {tensor.dtype}")
+        raise TypeError(f"{name}: expected {like.dtype} as the tensors it meets have, found {tensor.dtype}")
     if like is not None and tensor.device != like.device:
         raise TypeError(f"{name}: expected a tensor on {like.device}, found one on {tensor.device}")
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
+
+from vae_lib import checks
+from vae_lib.protocols import Density
 
 
 class Estimate(NamedTuple):
@@ -12,6 +17,34 @@ class Estimate(NamedTuple):
 
     value: Tensor
     standard_error: Tensor
+
+
+def sample_average_terms(
+    density: Density, terms: Callable[[Tensor], Tensor], *, num_samples: int, generator: Generator
+) -> Tensor:
+    """Draw from a density and evaluate a function whose average over the draws is wanted, ``(S, B)``.
+
+    Draws are reparameterised where the density can (it has ``rsample``), so the terms carry gradients to its
+    parameters. Where it cannot, the terms carry no gradient at all: differentiating them with fixed draws would give
+    numbers that look like a gradient and are not one (chapter 3 shows what is missing).
+
+    Parameters
+    ----------
+    density
+        A batch of B densities.
+    terms
+        Takes draws ``(S, B, L)``, returns ``(S, B)``.
+    num_samples
+        S, at least 1.
+    generator
+        The source of randomness.
+    """
+    checks.positive_int("num_samples", num_samples)
+    rsample = getattr(density, "rsample", None)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and rsample is not None):
+        values = terms((rsample or density.sample)(num_samples, generator=generator))
+    checks.shape("terms", values, (num_samples, density.batch_size))
+    return values
 
 
 def mean_with_error(samples: Tensor, dim: int = 0) -> Estimate:

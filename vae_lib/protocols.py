@@ -25,12 +25,15 @@ from torch import Generator, Tensor
 class Density(Protocol):
     """A batch of B probability densities (or mass functions) over vectors of length L.
 
+    Draws have the dtype and device of the density's parameters. Outside the support of a continuous density
+    ``log_prob`` is minus infinity; that a discrete value is one of the codes below is not checked.
+
     Discrete values are coded as floating-point numbers: 0.0 and 1.0 for a bit, 0.0 ... K - 1.0 for a category.
     """
 
     @property
     def batch_size(self) -> int:
-        """B, the number of densities in the batch."""
+        """B, the number of densities in the batch; there is no broadcasting from 1."""
 
     @property
     def event_dim(self) -> int:
@@ -64,7 +67,10 @@ class LatentVariableModel(Protocol):
         """L, the length of one latent."""
 
     def prior(self, batch_size: int) -> Density:
-        """The prior p(z), repeated for ``batch_size`` data."""
+        """The prior p(z), repeated for ``batch_size`` data. Any density will do, a new one for each call or not.
+
+        Only closed forms (``divergences.kl``) ask for a type that they know.
+        """
 
     def log_p_x_given_z(self, x: Tensor, z: Tensor) -> Tensor:
         """Log-likelihood of ``x (B, D)`` under each latent ``z (S, B, L)``, ``(S, B)``, in nats."""

@@ -6,7 +6,7 @@ broadcasting: a value is ``(S, B, L)`` and its log-density ``(S, B)``.
 """
 
 from vae_lib.densities.continuous import DiagonalNormal, FullNormal, Gamma, StudentT
-from vae_lib.densities.discrete import Bernoulli, Binomial, Categorical
+from vae_lib.densities.discrete import Bernoulli, Binomial, Categorical, FiniteDensity
 from vae_lib.densities.equations import (
     LOG_2PI,
     log_bernoulli,
@@ -24,6 +24,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "DiagonalNormal",
+    "FiniteDensity",
     "FullNormal",
     "Gamma",
     "StudentT",

@@ -1,7 +1,8 @@
-"""Mass functions of discrete vectors: bits, counts, categories."""
+"""Mass functions of discrete vectors: bits, counts, categories, and any finite set of vectors."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -101,3 +102,45 @@ class Categorical(Batch):
         probs = self.log_probs.detach().exp().reshape(batch * dim, categories)
         index = torch.multinomial(probs, num_samples, replacement=True, generator=generator)
         return index.mT.reshape(num_samples, batch, dim).to(self.logits.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class FiniteDensity(Batch):
+    """Any mass function on K given vectors, for instance a posterior whose coordinates depend on each other.
+
+    Parameters
+    ----------
+    logits
+        Unnormalised log-probabilities of the vectors, ``(B, K)``.
+    support
+        The vectors, all different, ``(K, L)``.
+    """
+
+    logits: Tensor
+    support: Tensor
+
+    def __post_init__(self) -> None:
+        checks.shape("logits", self.logits, ("B", "K"))
+        checks.shape("support", self.support, (self.logits.shape[1], "L"), like=self.logits)
+
+    @property
+    def event_dim(self) -> int:
+        """L."""
+        return self.support.shape[1]
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Normalised log-probabilities, ``(B, K)``, in nats."""
+        return torch.log_softmax(self.logits, dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of ``value (S, B, L)``, ``(S, B)``, in nats; minus infinity off the support."""
+        self._check_value(value)
+        matches = (value.unsqueeze(2) == self.support).all(-1)  # (S, B, K)
+        return torch.where(matches, self.log_probs, -math.inf).amax(-1)
+
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Vectors of the support, ``(S, B, L)``."""
+        checks.positive_int("num_samples", num_samples)
+        probs = self.log_probs.detach().exp()
+        return self.support[torch.multinomial(probs, num_samples, replacement=True, generator=generator).mT]

@@ -78,12 +78,13 @@ def log_student_t(value: Tensor, mu: Tensor, log_scale: Tensor, df: Tensor) -> T
 
 
 def log_gamma(value: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
-    r"""Log-density of the Gamma distribution, element by element, in nats; ``value`` must be positive.
+    r"""Log-density of the Gamma distribution, element by element, in nats; minus infinity below zero.
 
     .. math:: \log p(v) = a \log b - \log\Gamma(a) + (a - 1) \log v - b v
     """
     normaliser = concentration * torch.log(rate) - torch.lgamma(concentration)
-    return normaliser + (concentration - 1.0) * torch.log(value) - rate * value
+    log_p: Tensor = normaliser + torch.special.xlogy(concentration - 1.0, value) - rate * value
+    return torch.where(value >= 0.0, log_p, -math.inf)
 
 
 def log_poisson(value: Tensor, rate: Tensor) -> Tensor:
@@ -91,4 +92,5 @@ def log_poisson(value: Tensor, rate: Tensor) -> Tensor:
 
     .. math:: \log p(v) = v \log r - r - \log v!
     """
-    return value * torch.log(rate) - rate - torch.lgamma(value + 1.0)
+    log_p: Tensor = torch.special.xlogy(value, rate) - rate - torch.lgamma(value + 1.0)
+    return log_p

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vae_lib import checks
 from vae_lib.bounds import log_joint
-from vae_lib.densities import Categorical
+from vae_lib.densities import Categorical, FiniteDensity
 from vae_lib.protocols import Density, EnumerableModel
 
 
@@ -21,8 +21,21 @@ def log_evidence(model: EnumerableModel, x: Tensor) -> Tensor:
     return torch.logsumexp(log_joint_table(model, x), dim=0)
 
 
+def posterior(model: EnumerableModel, x: Tensor) -> FiniteDensity:
+    """p(z | x) on the model's support."""
+    return FiniteDensity(log_joint_table(model, x).mT, model.latent_support())
+
+
 def categorical_posterior(model: EnumerableModel, x: Tensor) -> Categorical:
-    """p(z | x) of a model with one latent number (L = 1) whose support is 0 ... K - 1."""
+    """p(z | x) as a category, for a model whose latent is one number (L = 1) that runs through 0 ... K - 1.
+
+    Raises
+    ------
+    ValueError
+        If the latent is longer; :func:`posterior` takes any.
+    """
+    if model.latent_dim != 1:
+        raise ValueError(f"model: expected one latent number, found {model.latent_dim}")
     return Categorical(log_joint_table(model, x).mT.unsqueeze(1))
 
 
@@ -32,6 +45,15 @@ def exact_elbo(model: EnumerableModel, x: Tensor, q: Density) -> Tensor:
     probs = log_q.exp()
     log_w = torch.where(probs > 0.0, log_joint_table(model, x) - log_q, 0.0)
     return (probs * log_w).sum(0)
+
+
+def exact_kl_to_posterior(model: EnumerableModel, x: Tensor, q: Density) -> Tensor:
+    r""":math:`\sum_z q(z)\,(\log q(z) - \log p(z \mid x))`, ``(B,)``, in nats, for any q on the support."""
+    every = _every_latent(model, x)
+    log_q = q.log_prob(every)
+    probs = log_q.exp()
+    log_ratio = torch.where(probs > 0.0, log_q - torch.log_softmax(log_joint_table(model, x), dim=0), 0.0)
+    return (probs * log_ratio).sum(0)
 
 
 def _every_latent(model: EnumerableModel, x: Tensor) -> Tensor:

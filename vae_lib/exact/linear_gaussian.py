@@ -1,6 +1,6 @@
 r"""The linear-Gaussian model: a decoder that is a matrix, and everything about it in closed form.
 
-.. math:: z \sim \mathcal N(0, I_L), \qquad x \mid z \sim \mathcal N(W z + b, \Psi), \quad \Psi = \operatorname{diag} \psi
+.. math:: z \sim \mathcal N(0, I_L), \qquad x \mid z \sim \mathcal N(W z + b, \Psi), \; \Psi = \operatorname{diag} \psi
 
 With :math:`\Psi = \sigma^2 I` it is probabilistic PCA (Tipping and Bishop, 1999), with unequal :math:`\psi` factor
 analysis. Integrating z out leaves :math:`x \sim \mathcal N(b, W W^\top + \Psi)`.

@@ -110,6 +110,15 @@ class NonlinearDecoder:
         return self._expectation(q, x, lambda z: q.log_prob(z) - posterior.log_prob(z))
 
     def _expectation(self, q: Density, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        if isinstance(q, DiagonalNormal):
+            # The grid travels with q, z = mu + std t, so that no q is too wide, too narrow or too far out.
+            standard = self.prior(x.shape[0])
+            return expectation(
+                lambda t: standard.log_prob(_repeat(t, x)),
+                lambda t: f(q.mu + q.std * _repeat(t, x)),
+                DEFAULT_INTERVAL,
+                self.logvar,
+            )
         return expectation(
             lambda nodes: q.log_prob(_repeat(nodes, x)),
             lambda nodes: f(_repeat(nodes, x)),

@@ -1,0 +1,41 @@
+"""Interactive figures: one self-contained piece of HTML each, for the static page and for the notebook.
+
+A figure is a template beside this file (markup, CSS and hand-written JavaScript; no library, no network) and
+a small Python module that checks its settings and draws the still picture a reader sees where scripts are
+switched off. The string is a pure function of its arguments, so a notebook that shows it compares equal byte
+for byte.
+"""
+
+from collections.abc import Callable
+
+from vae_lib.explorables import elbo_bars
+
+__all__ = ["explorable_html"]
+
+_FIGURES: dict[str, Callable[..., str]] = {"elbo_bars": elbo_bars.html}
+
+
+def explorable_html(name: str, **config: float) -> str:
+    """The HTML of one interactive figure, ready for ``IPython.display.HTML``.
+
+    Parameters
+    ----------
+    name
+        Which figure: ``"elbo_bars"`` (chapter 1; settings: :class:`vae_lib.explorables.elbo_bars.Config`).
+    **config
+        The figure's settings by keyword; what is left out takes its default.
+
+    Returns
+    -------
+    str
+        A ``<figure>`` with its style and script. Equal arguments give equal strings; any number of copies may
+        stand on one page.
+
+    Raises
+    ------
+    ValueError
+        Unknown name, unknown setting, or a setting the figure cannot show; one line.
+    """
+    if name not in _FIGURES:
+        raise ValueError(f"name: expected one of {', '.join(sorted(_FIGURES))}, found {name!r}")
+    return _FIGURES[name](**config)
