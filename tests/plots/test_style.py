@@ -148,7 +148,7 @@ def test_image_row_draws_each_image_and_checks_the_shape():
 
 def test_joint_table_writes_percentages():
     ax = plots.joint_table(torch.tensor([[0.1, 0.2], [0.3, 0.4]]), xlabel="x", ylabel="z", title="t", vmax=0.4)
-    assert [text.get_text() for text in ax.texts] == ["10", "20", "30", "40"]
+    assert [text.get_text() for text in ax.texts] == ["10.0", "20.0", "30.0", "40.0"]
 
 
 def test_plate_diagram_names_its_nodes():

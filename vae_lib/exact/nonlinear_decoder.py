@@ -111,6 +111,7 @@ class NonlinearDecoder:
 
     def _expectation(self, q: Density, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         if isinstance(q, DiagonalNormal):
+            checks.shape("q.mu", q.mu, (x.shape[0], 1), like=x)
             # The grid travels with q, z = mu + std t, so that no q is too wide, too narrow or too far out.
             standard = self.prior(x.shape[0])
             return expectation(

@@ -73,7 +73,7 @@ def joint_table(
     ax.imshow(table, cmap="Blues", vmin=0.0, vmax=vmax, aspect="auto")
     for (row, column), value in np.ndenumerate(table):
         ink = "white" if value > 0.6 * vmax else "#1f2328"
-        ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9)
+        ax.text(column, row, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=9)
     ax.set_xticks(range(table.shape[1]))
     ax.set_yticks(range(table.shape[0]))
     ax.tick_params(length=0)
