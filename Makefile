@@ -1,0 +1,90 @@
+# Two commands matter: `make book` builds the book, `make test` runs everything CI runs. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH_ARGS ?=
+# One thread: with several, a busy machine makes the same cell a hundred times slower. A value set by the caller wins.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PY := .venv/bin/python
+READY := .venv/.ready
+PARTS := lint types unit notebooks-check browser
+TYPED := vae_lib book/_tools book/_ext
+
+.PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "PYTHON=python3.12        the Python that makes .venv (3.11 or newer; now: $(PYTHON))"
+	@echo "TORCH_ARGS='...'         more options for pip when it installs torch, for instance"
+	@echo "                         TORCH_ARGS='--extra-index-url ADDRESS-OF-A-CPU-ONLY-INDEX' saves gigabytes without a GPU"
+	@echo "OMP_NUM_THREADS=2        threads of torch and NumPy (now: $(OMP_NUM_THREADS))"
+	@echo "VAE_LIB_DATA=FOLDER      where downloaded data sets are kept"
+
+# torch goes first and alone, so that TORCH_ARGS touches nothing else.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("the book needs Python 3.11 or newer, \
+	$(PYTHON) is %d.%d: try make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into .venv (minutes the first time)"
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(PY) -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
+
+# From an empty folder: Sphinx repeats no warning for a page that it kept from a failed build.
+book: $(READY) ## build the book: _build/html/index.html
+	@rm -rf _build/html _build/.doctrees
+	@.venv/bin/jupyter-book build . -W --keep-going --quiet
+	@test -f _build/html/index.html
+
+test: $(READY) ## everything CI runs, part by part, with the time each took
+	@mkdir -p _build/log; set -o pipefail; failed=; \
+	for part in $(PARTS); do \
+	  echo "== $$part"; start=$$SECONDS; verdict=passed; \
+	  $(MAKE) --no-print-directory $$part 2>&1 | tee _build/log/$$part.txt || { verdict=FAILED; failed+=" $$part"; }; \
+	  printf '%-16s %s in %d s  %s\n' $$part $$verdict $$((SECONDS - start)) \
+	    "$$(grep -E '(passed|failed|error).* in [0-9.]+s' _build/log/$$part.txt | tail -n 1)" | tee _build/log/$$part.verdict; \
+	done; \
+	echo "== summary"; for part in $(PARTS); do cat _build/log/$$part.verdict; done; \
+	echo "all parts: $$SECONDS s"; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+lint: $(READY) ## ruff: rules and layout, notebooks included
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+
+types: $(READY) ## mypy --strict
+	@$(PY) -m mypy --strict $(TYPED)
+
+unit: $(READY) ## tests and doctests, all but those of the built book
+	@$(PY) -m pytest -n 2 --doctest-modules vae_lib tests --ignore=tests/book
+
+notebooks-check: $(READY) ## run every chapter and compare its outputs with the stored ones
+	@$(PY) -m pytest --nbval book/
+
+browser: book ## build the book and read it in a real browser
+	@$(PY) -m pytest tests/book
+
+notebooks: $(READY) ## run every chapter in a clean kernel and store its outputs
+	@$(PY) -m ruff format --quiet book
+	@$(PY) book/_tools/notebooks.py execute
+
+format: $(READY) ## let ruff lay out the code
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+address: $(READY) ## write the address in pyproject.toml into _config.yml and the notebooks
+	@$(PY) book/_tools/address.py
+
+mutations: $(READY) ## break the library on purpose; every break must turn a test red
+	@$(PY) tests/mutations.py
+
+clean: ## remove what was built, keep .venv
+	@rm -rf _build build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	@rm -rf .venv
