@@ -1,0 +1,218 @@
+"""Break the library on purpose, one line at a time: every break must turn a test red.
+
+    python tests/mutations.py [--only TEXT] [--jobs 2]
+
+Each mutation in mutations.toml is a piece of `vae_lib`, given by its exact text, and what replaces it. A copy of the
+library is broken in a temporary folder, and the tests of that room run on it until the first failure. Before that the
+tests must pass on an unbroken copy, and every statement of the densities, divergences and bounds must be touched by
+some mutation. The exit status is 1 if a mutation survives, or its text is no longer found exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Which tests guard a file: the first entry that its path starts with.
+GUARDS = [
+    ("densities/", ["tests/densities"]),
+    ("divergences.py", ["tests/divergences"]),
+    ("bounds.py", ["tests/bounds"]),
+    ("exact/", ["tests/exact", "tests/protocols"]),
+    ("rng.py", ["tests/test_rng.py"]),
+    ("checks.py", ["tests/test_checks.py"]),
+    ("estimate.py", ["tests/test_estimate.py"]),
+]
+# Every statement of these must be touched by a mutation.
+COMPLETE = ("densities/", "divergences.py", "bounds.py")
+
+
+class Mutation(NamedTuple):
+    """`old` becomes `new` at its first place after `anchor`, a text that occurs once in the file."""
+
+    file: str
+    name: str
+    anchor: str
+    old: str
+    new: str
+
+    def span(self, source: str) -> tuple[int, int]:
+        """Where the old text stands.
+
+        Raises
+        ------
+        LookupError
+            If it is not found exactly once.
+        """
+        if source.count(self.anchor) != 1:
+            raise LookupError(
+                f"{self.file}: {self.name}: anchor found {source.count(self.anchor)} times: {self.anchor!r}"
+            )
+        start = source.find(self.old, source.index(self.anchor))
+        if start < 0 or (self.anchor == self.old and source.count(self.old) != 1):
+            raise LookupError(f"{self.file}: {self.name}: text not found: {self.old!r}")
+        return start, start + len(self.old)
+
+
+def read_mutations() -> list[Mutation]:
+    """Read the list in mutations.toml."""
+    files = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    # With two texts the old one is its own anchor.
+    return [
+        Mutation(file, name, texts[0], *texts[-2:])
+        for file, entries in files.items()
+        for name, texts in entries.items()
+    ]
+
+
+def untouched_statements(mutations: list[Mutation]) -> list[str]:
+    """Statements of the complete files that no mutation touches: docstrings, imports and headers do not count."""
+    missing = []
+    for path in sorted((ROOT / "vae_lib").rglob("*.py")):
+        file = path.relative_to(ROOT / "vae_lib").as_posix()
+        if not file.startswith(COMPLETE) or path.name == "__init__.py":
+            continue
+        source = path.read_text(encoding="utf-8")
+        touched = set()
+        for mutation in mutations:
+            if mutation.file == file:
+                start, end = mutation.span(source)
+                touched |= set(range(source.count("\n", 0, start) + 1, source.count("\n", 0, end) + 2))
+        for function in ast.walk(ast.parse(source)):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+                if not isinstance(node, ast.stmt) or isinstance(node, ast.FunctionDef) or is_text:
+                    continue
+                last = node.body[0].lineno - 1 if isinstance(node, ast.If) else node.end_lineno or node.lineno
+                if not touched & set(range(node.lineno, last + 1)):
+                    missing.append(f"{file}:{node.lineno}: {source.splitlines()[node.lineno - 1].strip()}")
+    return missing
+
+
+def run_tests(job: tuple[Mutation | None, list[str]]) -> tuple[Mutation | None, list[str], int, float]:
+    """Run tests on a copy of the tree with one mutation, in a process of its own."""
+    mutation, tests = job
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        shutil.copytree(ROOT / "vae_lib", copy / "vae_lib")
+        (copy / "tests").mkdir()
+        for path in {"tests/conftest.py", "tests/oracles.py", *tests}:
+            if (ROOT / path).is_dir():
+                shutil.copytree(ROOT / path, copy / path)
+            else:
+                shutil.copy(ROOT / path, copy / path)
+        # The settings of pyproject.toml that matter here, without the plugins: loading those is most of a short run.
+        (copy / "pytest.ini").write_text(
+            "[pytest]\naddopts = --import-mode=importlib\nmarkers = equation\nfilterwarnings = error\n",
+            encoding="utf-8",
+        )
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        if mutation is not None:
+            target = copy / "vae_lib" / mutation.file
+            source = target.read_text(encoding="utf-8")
+            begin, end = mutation.span(source)
+            target.write_text(source[:begin] + mutation.new + source[end:], encoding="utf-8")
+        os.chdir(copy)
+        sys.path.insert(0, str(copy))
+        import pytest
+
+        with (copy / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests]))
+        import vae_lib
+
+        if Path(vae_lib.__file__).parent != copy / "vae_lib":
+            raise RuntimeError(f"the tests ran on {vae_lib.__file__}, not on the copy")
+        if mutation is None and code:
+            sys.stderr.write((copy / "log.txt").read_text())
+        os.chdir(ROOT)
+    return mutation, tests, code, time.monotonic() - start
+
+
+def guards(mutation: Mutation) -> list[str]:
+    return next(tests for prefix, tests in GUARDS if mutation.file.startswith(prefix))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", metavar="TEXT", help="mutations whose file or name contains this")
+    parser.add_argument("--jobs", type=int, default=2, help="how many to run at a time (2)")
+    options = parser.parse_args()
+
+    mutations = read_mutations()
+    problems = []
+    for mutation in mutations:
+        try:
+            mutation.span((ROOT / "vae_lib" / mutation.file).read_text(encoding="utf-8"))
+        except LookupError as error:
+            problems.append(str(error))
+    if not problems:
+        problems = [f"no mutation touches {statement}" for statement in untouched_statements(mutations)]
+    if problems:
+        print("\n".join(problems))
+        return 1
+
+    chosen = [m for m in mutations if options.only in f"{m.file}: {m.name}"]
+    jobs: list[tuple[Mutation | None, list[str]]] = [
+        (None, tests) for _, tests in GUARDS if any(guards(m) == tests for m in chosen)
+    ]
+    jobs += [(m, guards(m)) for m in chosen]
+    # The slow imports happen once; each run is a fork that has not yet imported vae_lib or the tests.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in (
+        "torch",
+        "torch.distributions",
+        "scipy.stats",
+        "scipy.integrate",
+        "sklearn.decomposition",
+        "hypothesis",
+        "pytest",
+    ):
+        importlib.import_module(name)
+    start, killed = time.monotonic(), 0
+    survivors: list[str] = []
+    failures: list[str] = []
+    with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
+        for broken, tests, code, seconds in pool.imap(run_tests, jobs):
+            if broken is None:
+                verdict = "passes" if code == 0 else "FAILS"
+                label = f"unbroken: {' '.join(tests)}"
+                failures += [label] if code else []
+            else:
+                # 1: a test failed; 2: the tests could not even be collected, because they use the broken line on import
+                verdict = "killed" if code in (1, 2) else "SURVIVED"
+                label = f"{broken.file}: {broken.name}"
+                killed += verdict == "killed"
+                survivors += [label] if verdict == "SURVIVED" else []
+            print(f"{verdict:9} {seconds:5.1f} s  {label}", flush=True)
+
+    print(f"\n{'file':32} {'mutations':>9} {'killed':>7}")
+    for file in dict.fromkeys(m.file for m in chosen):
+        count = sum(m.file == file for m in chosen)
+        alive = sum(label.startswith(f"{file}: ") for label in survivors)
+        print(f"{file:32} {count:9} {count - alive:7}")
+    print(f"{'all':32} {len(chosen):9} {killed:7}   in {time.monotonic() - start:.0f} s")
+    for label in survivors:
+        print(f"SURVIVED {label}")
+    for label in failures:
+        print(f"FAILS without a mutation: {label}")
+    return 1 if survivors or failures or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
