@@ -20,6 +20,7 @@ from vae_lib import checks
 from vae_lib.densities import (
     LOG_2PI,
     Bernoulli,
+    Beta,
     Binomial,
     Categorical,
     DiagonalNormal,
@@ -196,6 +197,19 @@ def _kl_gamma(p: Gamma, q: Gamma) -> Tensor:
     ).sum(-1)
 
 
+@closed_form(Beta, Beta)
+def _kl_beta(p: Beta, q: Beta) -> Tensor:
+    def log_normaliser(density: Beta) -> Tensor:
+        total = density.alpha + density.beta
+        return torch.lgamma(density.alpha) + torch.lgamma(density.beta) - torch.lgamma(total)
+
+    mean_log_total = torch.digamma(p.alpha + p.beta)
+    mean_log = torch.digamma(p.alpha) - mean_log_total
+    mean_log_rest = torch.digamma(p.beta) - mean_log_total
+    normalisers = log_normaliser(q) - log_normaliser(p)
+    return (normalisers + (p.alpha - q.alpha) * mean_log + (p.beta - q.beta) * mean_log_rest).sum(-1)
+
+
 def _negative_entropy_student_t(p: StudentT) -> Tensor:
     half, half_up = 0.5 * p.df, 0.5 * (p.df + 1.0)
     log_beta = torch.lgamma(half) + torch.lgamma(torch.full_like(half, 0.5)) - torch.lgamma(half_up)
@@ -206,6 +220,8 @@ def _negative_entropy_student_t(p: StudentT) -> Tensor:
 @closed_form(StudentT, DiagonalNormal)
 def _kl_student_t_normal(p: StudentT, q: DiagonalNormal) -> Tensor:
     # A normal's log-density is a parabola, so only the variance of p enters: finite above two degrees of freedom.
-    variance = torch.where(p.df > 2.0, torch.exp(2.0 * p.log_scale) * p.df / (p.df - 2.0), math.inf)
+    # The branch not taken gets an excess of 1: at df = 2 its gradient would be 0 times infinity.
+    excess = torch.where(p.df > 2.0, p.df - 2.0, 1.0)
+    variance = torch.where(p.df > 2.0, torch.exp(2.0 * p.log_scale) * p.df / excess, math.inf)
     cross = 0.5 * (LOG_2PI + q.logvar + (variance + (p.mu - q.mu) ** 2) * torch.exp(-q.logvar))
     return (_negative_entropy_student_t(p) + cross).sum(-1)

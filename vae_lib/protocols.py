@@ -16,9 +16,12 @@ are never broadcast silently: ``(B,)`` where ``(S, B)`` was promised is an error
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Generator, Tensor
+
+# A tensor, or a tuple of tensors, each with the samples along its first axis.
+Noise: TypeAlias = Any
 
 
 @runtime_checkable
@@ -52,6 +55,28 @@ class ReparameterizedDensity(Density, Protocol):
 
     def rsample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Independent draws ``(S, B, L)`` with gradients to the parameters."""
+
+
+@runtime_checkable
+class NoiseDensity(ReparameterizedDensity, Protocol):
+    """A density that says which noise its draws are made of: ``rsample`` is ``from_noise`` of ``noise``.
+
+    With the noise in hand, gradients of many draws are taken in one vectorised call (``vae_lib.gradients``).
+    """
+
+    def noise(self, num_samples: int, *, generator: Generator) -> Noise:
+        """Noise for S draws that carries no gradient: a tensor or tuple of tensors with first axis S."""
+
+    def from_noise(self, noise: Noise) -> Tensor:
+        """The draws ``(S, B, L)`` that this noise makes, with gradients to the parameters."""
+
+
+@runtime_checkable
+class FactorisedDensity(Density, Protocol):
+    """A density of independent coordinates."""
+
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-density of each coordinate of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
 
 
 @runtime_checkable

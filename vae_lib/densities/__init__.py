@@ -5,11 +5,12 @@ densities over vectors of length L and meet :class:`vae_lib.protocols.Density`. 
 broadcasting: a value is ``(S, B, L)`` and its log-density ``(S, B)``.
 """
 
-from vae_lib.densities.continuous import DiagonalNormal, FullNormal, Gamma, StudentT
+from vae_lib.densities.continuous import DiagonalNormal, FullNormal, StudentT
 from vae_lib.densities.discrete import Bernoulli, Binomial, Categorical, FiniteDensity
 from vae_lib.densities.equations import (
     LOG_2PI,
     log_bernoulli,
+    log_beta,
     log_binomial,
     log_categorical,
     log_gamma,
@@ -17,10 +18,13 @@ from vae_lib.densities.equations import (
     log_poisson,
     log_student_t,
 )
+from vae_lib.densities.implicit import implicit_draw
+from vae_lib.densities.positive import Beta, Gamma
 
 __all__ = [
     "LOG_2PI",
     "Bernoulli",
+    "Beta",
     "Binomial",
     "Categorical",
     "DiagonalNormal",
@@ -28,7 +32,9 @@ __all__ = [
     "FullNormal",
     "Gamma",
     "StudentT",
+    "implicit_draw",
     "log_bernoulli",
+    "log_beta",
     "log_binomial",
     "log_categorical",
     "log_gamma",

@@ -1,4 +1,4 @@
-"""Densities of continuous vectors: normal, heavy-tailed, positive."""
+"""Densities of real vectors: normal and heavy-tailed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch import Generator, Tensor
 
 from vae_lib import checks
-from vae_lib.densities.batch import Batch
-from vae_lib.densities.equations import LOG_2PI, log_gamma, log_normal, log_student_t
+from vae_lib.densities.batch import Factorised, Reparameterised
+from vae_lib.densities.equations import LOG_2PI, log_normal, log_student_t
+from vae_lib.densities.implicit import implicit_gamma, standard_gamma
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalNormal(Batch):
-    """Normal densities with independent coordinates.
+class DiagonalNormal(Factorised, Reparameterised):
+    r"""Normal densities with independent coordinates. A draw is :math:`\mu + \sigma \epsilon`.
 
     Parameters
     ----------
@@ -34,23 +35,27 @@ class DiagonalNormal(Batch):
         """Standard deviations, ``(B, L)``."""
         return torch.exp(0.5 * self.logvar)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of ``value (S, B, L)``, ``(S, B)``, in nats: a sum over the coordinates."""
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-density of each coordinate of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
         self._check_value(value)
-        return log_normal(value, self.mu, self.logvar).sum(-1)
+        return log_normal(value, self.mu, self.logvar)
 
-    def rsample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def noise(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Standard normal numbers, ``(S, B, L)``."""
+        return self._standard_normal(num_samples, generator)
+
+    def from_noise(self, noise: Tensor) -> Tensor:
         r"""Draws :math:`\mu + \sigma \epsilon`, ``(S, B, L)``, differentiable in the parameters."""
-        return self.mu + self.std * self._standard_normal(num_samples, generator)
+        return self.mu + self.std * noise
 
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)`` that carry no gradient."""
-        return self.rsample(num_samples, generator=generator).detach()
+    def mirror(self, noise: Tensor) -> Tensor:
+        """The noise of the draws on the other side of the mean (antithetic pairs, chapter 3)."""
+        return -noise
 
 
 @dataclass(frozen=True, eq=False)
-class FullNormal(Batch):
-    r"""Normal densities with a full covariance :math:`\Sigma = T T^\top`.
+class FullNormal(Reparameterised):
+    r"""Normal densities with a full covariance :math:`\Sigma = T T^\top`. A draw is :math:`\mu + T \epsilon`.
 
     Parameters
     ----------
@@ -107,19 +112,24 @@ class FullNormal(Batch):
         mahalanobis = (whitened**2).sum(1).mT  # (S, B)
         return -0.5 * (self.event_dim * LOG_2PI + mahalanobis) - self.half_log_det
 
-    def rsample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def noise(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Standard normal numbers, ``(S, B, L)``."""
+        return self._standard_normal(num_samples, generator)
+
+    def from_noise(self, noise: Tensor) -> Tensor:
         r"""Draws :math:`\mu + T \epsilon`, ``(S, B, L)``, differentiable in the parameters."""
-        noise = self._standard_normal(num_samples, generator)
         return self.mu + torch.einsum("blm,sbm->sbl", self.scale_tril, noise)
 
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)`` that carry no gradient."""
-        return self.rsample(num_samples, generator=generator).detach()
+    def mirror(self, noise: Tensor) -> Tensor:
+        """The noise of the draws on the other side of the mean."""
+        return -noise
 
 
 @dataclass(frozen=True, eq=False)
-class StudentT(Batch):
+class StudentT(Factorised, Reparameterised):
     """Independent coordinates with heavy tails; the density that importance sampling likes as a proposal.
+
+    A draw is a normal number over the root of an independent chi-square divided by ``df``.
 
     Parameters
     ----------
@@ -137,49 +147,22 @@ class StudentT(Batch):
         checks.shape("log_scale", self.log_scale, tuple(self.mu.shape), like=self.mu)
         checks.shape("df", self.df, tuple(self.mu.shape), like=self.mu)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of ``value (S, B, L)``, ``(S, B)``, in nats."""
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-density of each coordinate of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
         self._check_value(value)
-        return log_student_t(value, self.mu, self.log_scale, self.df).sum(-1)
+        return log_student_t(value, self.mu, self.log_scale, self.df)
 
-    def rsample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)``: a normal over the root of an independent chi-square divided by ``df``."""
+    def noise(self, num_samples: int, *, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Standard normal numbers, and Gamma numbers with their slopes, ``(S, B, L)`` each."""
         normal = self._standard_normal(num_samples, generator)
-        half_chi2 = torch._standard_gamma(self._expand(0.5 * self.df, num_samples), generator=generator)
+        return normal, *standard_gamma(self._expand(0.5 * self.df, num_samples), generator=generator)
+
+    def from_noise(self, noise: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Draws ``(S, B, L)``, differentiable in the parameters; in ``df`` by the implicit function theorem."""
+        normal, *gamma = noise
+        half_chi2 = implicit_gamma(0.5 * self.df, gamma[0], gamma[1])
         return self.mu + torch.exp(self.log_scale) * normal * torch.rsqrt(half_chi2 / (0.5 * self.df))
 
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)`` that carry no gradient."""
-        return self.rsample(num_samples, generator=generator).detach()
-
-
-@dataclass(frozen=True, eq=False)
-class Gamma(Batch):
-    """Independent positive numbers.
-
-    Parameters
-    ----------
-    concentration, rate
-        Shape and inverse scale, ``(B, L)``. Not checked: that they are positive.
-    """
-
-    concentration: Tensor
-    rate: Tensor
-
-    def __post_init__(self) -> None:
-        checks.shape("concentration", self.concentration, ("B", "L"))
-        checks.shape("rate", self.rate, tuple(self.concentration.shape), like=self.concentration)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of positive ``value (S, B, L)``, ``(S, B)``, in nats."""
-        self._check_value(value)
-        return log_gamma(value, self.concentration, self.rate).sum(-1)
-
-    def rsample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)`` with implicit gradients to both parameters (chapter 4)."""
-        standard = torch._standard_gamma(self._expand(self.concentration, num_samples), generator=generator)
-        return standard / self.rate
-
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draws ``(S, B, L)`` that carry no gradient."""
-        return self.rsample(num_samples, generator=generator).detach()
+    def mirror(self, noise: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The noise of the draws on the other side of the centre."""
+        return -noise[0], noise[1], noise[2]

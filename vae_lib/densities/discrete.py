@@ -9,12 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from vae_lib import checks
-from vae_lib.densities.batch import Batch
+from vae_lib.densities.batch import Batch, Factorised
 from vae_lib.densities.equations import log_bernoulli, log_binomial, log_categorical
 
 
 @dataclass(frozen=True, eq=False)
-class Bernoulli(Batch):
+class Bernoulli(Factorised):
     """Independent bits.
 
     Parameters
@@ -28,20 +28,31 @@ class Bernoulli(Batch):
     def __post_init__(self) -> None:
         checks.shape("logits", self.logits, ("B", "L"))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of bits ``value (S, B, L)``, ``(S, B)``, in nats."""
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-probability of each bit of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
         self._check_value(value)
-        return log_bernoulli(value, self.logits).sum(-1)
+        return log_bernoulli(value, self.logits)
+
+    def noise(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Uniform numbers in [0, 1), ``(S, B, L)``."""
+        like = self._expand(self.logits, num_samples)
+        return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Bits ``(S, B, L)``: one where the noise is below its probability. A step, so no gradient passes."""
+        return (noise < torch.sigmoid(self.logits).detach()).to(noise.dtype)
+
+    def mirror(self, noise: Tensor) -> Tensor:
+        """The noise of bits that are as unlike as their probabilities allow (antithetic pairs, chapter 3)."""
+        return 1.0 - noise
 
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Bits ``(S, B, L)`` as 0.0 and 1.0."""
-        probs = self._expand(torch.sigmoid(self.logits), num_samples).detach()
-        uniform = torch.rand(probs.shape, generator=generator, dtype=probs.dtype, device=probs.device)
-        return (uniform < probs).to(probs.dtype)
+        return self.from_noise(self.noise(num_samples, generator=generator))
 
 
 @dataclass(frozen=True, eq=False)
-class Binomial(Batch):
+class Binomial(Factorised):
     """Independent counts out of ``total_count``, as the 0 to 16 grey levels of the small digits are.
 
     Parameters
@@ -59,10 +70,10 @@ class Binomial(Batch):
         checks.shape("logits", self.logits, ("B", "L"))
         checks.positive_int("total_count", self.total_count)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of counts ``value (S, B, L)``, ``(S, B)``, in nats."""
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-probability of each count of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
         self._check_value(value)
-        return log_binomial(value, self.logits, self.total_count).sum(-1)
+        return log_binomial(value, self.logits, self.total_count)
 
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Counts ``(S, B, L)`` as 0.0 ... total_count."""
@@ -71,7 +82,7 @@ class Binomial(Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class Categorical(Batch):
+class Categorical(Factorised):
     """Independent categories, K of them for each coordinate.
 
     Parameters
@@ -90,10 +101,10 @@ class Categorical(Batch):
         """Normalised log-probabilities, ``(B, L, K)``, in nats."""
         return torch.log_softmax(self.logits, dim=-1)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of categories ``value (S, B, L)``, ``(S, B)``, in nats."""
+    def log_prob_terms(self, value: Tensor) -> Tensor:
+        """Log-probability of each category of ``value (S, B, L)``, ``(S, B, L)``, in nats."""
         self._check_value(value)
-        return log_categorical(value, self.logits).sum(-1)
+        return log_categorical(value, self.logits)
 
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Categories ``(S, B, L)`` as 0.0 ... K - 1.0."""

@@ -87,6 +87,17 @@ def log_gamma(value: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
     return torch.where(value >= 0.0, log_p, -math.inf)
 
 
+def log_beta(value: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    r"""Log-density of the Beta distribution, element by element, in nats; minus infinity outside [0, 1].
+
+    .. math:: \log p(v) = (\alpha - 1) \log v + (\beta - 1) \log(1 - v)
+              + \log\Gamma(\alpha + \beta) - \log\Gamma(\alpha) - \log\Gamma(\beta)
+    """
+    normaliser = torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
+    log_p: Tensor = normaliser + torch.special.xlogy(alpha - 1.0, value) + torch.special.xlog1py(beta - 1.0, -value)
+    return torch.where((value >= 0.0) & (value <= 1.0), log_p, -math.inf)
+
+
 def log_poisson(value: Tensor, rate: Tensor) -> Tensor:
     r"""Poisson log-probability of each count, in nats.
 
