@@ -92,7 +92,7 @@ def maximise(
     def closure() -> float:
         optimiser.zero_grad()
         loss = -bound(leaves).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss)
 
     optimiser.step(closure)

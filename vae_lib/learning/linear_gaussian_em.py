@@ -18,7 +18,8 @@ from vae_lib.protocols import Density
 def mean_field(model: LinearGaussian, x: Tensor) -> DiagonalNormal:
     r"""Return the best q with independent coordinates.
 
-    Its variances are :math:`1 / \Lambda_{ll}`, smaller than those of the posterior, :math:`(\Lambda^{-1})_{ll}`. The bound it leaves open is :math:`\tfrac12 (\sum_l \log \Lambda_{ll} - \log\det\Lambda)` nats for each datum.
+    Its variances are :math:`1 / \Lambda_{ll}`, smaller than those of the posterior, :math:`(\Lambda^{-1})_{ll}`.
+    The bound it leaves open is :math:`\tfrac12 (\sum_l \log \Lambda_{ll} - \log\det\Lambda)` nats for each datum.
     """
     posterior = model.posterior(x)
     return DiagonalNormal(posterior.mu, -_precision(posterior).diagonal(dim1=-2, dim2=-1).log())
