@@ -1,9 +1,9 @@
 """Train one model with several gradient estimators on the digits, at equal numbers of samples (chapters 3 and 4).
 
 Run ``python book/runs/gradient_training.py`` from the root; it writes ``gradient_training.json`` beside itself. About
-half an hour on one core. Two models: one with 8 normal latents, where the yardstick is the pathwise gradient, and one with
-8 bits, where it is the exact gradient by enumeration. For each estimator the learning rate is the best of three on a
-seed of its own (validation ELBO at the end); then five seeds are trained with it.
+half an hour on one core. Two models: one with 8 normal latents, where the yardstick is the pathwise gradient, and one
+with 8 bits, where it is the exact gradient by enumeration. For each estimator the learning rate is the best of three
+on a seed of its own (validation ELBO at the end); then five seeds are trained with it.
 """
 
 from __future__ import annotations
@@ -71,11 +71,13 @@ class Problem:
         self.support = torch.tensor(list(product((0.0, 1.0), repeat=LATENTS)))
 
     def model(self, params: Params) -> DecoderModel:
+        """The generative model with the decoder's weights from the parameters."""
         prior = fair_bits(LATENTS) if self.kind == "bits" else standard_normal(LATENTS)
         network = functional(self.decoder, params, "decoder.")
         return DecoderModel(network, BinomialLikelihood(GREY_LEVELS), LATENTS, 64, prior)
 
     def objective(self, x: Tensor, analytic_kl: bool = False) -> Objective:
+        """The ELBO of a batch of counts."""
         make = sgvb_b if analytic_kl else sgvb_a
         return make(self.model, amortised(self.encoder, x / GREY_LEVELS, "encoder."), x)
 
@@ -158,6 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     digits = load_dataset("digits")
@@ -169,7 +172,6 @@ def main() -> None:
         kind: {name: run(kind, name, options.steps, tuning, data) for name in estimators(kind)}
         for kind in ("normal", "bits")
     }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     record = {
         "command": f"python book/runs/gradient_training.py --steps {options.steps}",
         "commit": commit,
