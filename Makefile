@@ -13,6 +13,8 @@ PY := .venv/bin/python
 READY := .venv/.ready
 PARTS := lint types unit notebooks-check browser
 TYPED := vae_lib book/_tools book/_ext
+# Notebooks are laid out at the width that a page shows. Named one by one, they are not excluded by pyproject.toml.
+NOTEBOOKS := --config 'line-length = 79' book/*.ipynb
 
 .PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations clean distclean
 
@@ -54,7 +56,9 @@ test: $(READY) ## everything CI runs, part by part, with the time each took
 
 lint: $(READY) ## ruff: rules and layout, notebooks included
 	@$(PY) -m ruff check
+	@$(PY) -m ruff check $(NOTEBOOKS)
 	@$(PY) -m ruff format --check
+	@$(PY) -m ruff format --check $(NOTEBOOKS)
 
 types: $(READY) ## mypy --strict
 	@$(PY) -m mypy --strict $(TYPED)
@@ -66,15 +70,17 @@ notebooks-check: $(READY) ## run every chapter and compare its outputs with the 
 	@$(PY) -m pytest --nbval book/
 
 browser: book ## build the book and read it in a real browser
-	@$(PY) -m pytest tests/book
+	@$(PY) -m pytest -n 2 --dist loadfile tests/book
 
 notebooks: $(READY) ## run every chapter in a clean kernel and store its outputs
-	@$(PY) -m ruff format --quiet book
+	@$(PY) -m ruff format --quiet $(NOTEBOOKS)
 	@$(PY) book/_tools/notebooks.py execute
 
 format: $(READY) ## let ruff lay out the code
 	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff check --fix $(NOTEBOOKS)
 	@$(PY) -m ruff format
+	@$(PY) -m ruff format $(NOTEBOOKS)
 
 address: $(READY) ## write the address in pyproject.toml into _config.yml and the notebooks
 	@$(PY) book/_tools/address.py

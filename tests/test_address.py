@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import address
@@ -119,9 +121,17 @@ def test_the_setup_cell_is_short_and_silent_where_the_package_is(
     value: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = address.setup_source(value)
-    assert len(source.splitlines()) <= 8
+    assert len(source.splitlines()) <= 9
     exec(compile(source, "setup", "exec"), {})
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [None, ON_GITHUB, "https://github.com/a-long-name-of-an-owner/a-long-name"])
+def test_the_setup_cell_is_laid_out_as_make_format_does(value: str | None) -> None:
+    source = address.setup_source(value) + "\n"
+    command = [sys.executable, "-m", "ruff", "format", "--config", "line-length = 79", "-"]
+    run = subprocess.run(command, cwd=ROOT, input=source, capture_output=True, text=True, check=True)
+    assert run.stdout == source
 
 
 def test_the_setup_cell_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

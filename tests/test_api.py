@@ -79,6 +79,23 @@ def test_what_one_place_leaves_out_another_shows(module: str, names: str) -> Non
         assert elsewhere or f"{module}.{name}" in DATA, name
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_no_property_begins_with_a_type(name: str) -> None:
+    """Napoleon takes what stands before a colon in a property's first line for its type: "1: the rate" has type 1."""
+    assert [line for owner in vars(importlib.import_module(name)).values() for line in typed_properties(owner)] == []
+
+
+def typed_properties(owner: object) -> list[str]:
+    """Return the properties of a class whose first line has a colon outside of code and mathematics."""
+    members = vars(owner).items() if inspect.isclass(owner) else []
+    first_lines = {
+        member: (inspect.getdoc(value) or "").partition("\n")[0]
+        for member, value in members
+        if isinstance(value, property)
+    }
+    return [f"{member}: {line}" for member, line in first_lines.items() if ": " in re.sub("`+[^`]*`+", "", line)]
+
+
 def test_pages_have_no_option_that_hides_names() -> None:
     assert not re.search(r":(no-members|no-index|noindex|no-undoc-members)", WRITTEN)
 
@@ -109,6 +126,21 @@ def test_what_a_chapter_imports_is_on_a_page(path: Path) -> None:
     for module, name in imports:
         shown = module in MODULES and name in public_names(importlib.import_module(module))
         assert shown or f"{module}.{name}" in MODULES, f"{module}.{name} is in no page of book/api/"
+
+
+def test_a_property_with_a_type_is_seen() -> None:
+    class Rate:
+        @property
+        def latent_dim(self) -> int:
+            """1: the rate."""
+            return 1
+
+        @property
+        def concentration(self) -> float:
+            """Of the prior, ``a: b``."""
+            return 1.0
+
+    assert typed_properties(Rate) == ["latent_dim: 1: the rate."]
 
 
 def test_a_name_without_a_docstring_is_seen() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from equations import PREFIX, equations_in_book, labels_in_file, proofs_by_label
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "book" / "_ext"))
-
-from equations import PREFIX, equations_in_book, labels_in_file, proofs_by_label  # noqa: E402
 
 
 def _pages() -> list[Path]:

@@ -29,16 +29,20 @@ SETUP_UNSET = """\
 import importlib.util
 
 if importlib.util.find_spec("vae_lib") is None:
-    raise ModuleNotFoundError("vae_lib is missing: run `pip install .` in the book's folder, then restart")"""
+    raise ModuleNotFoundError(
+        "no vae_lib: run `pip install .` in the book's folder, then restart"
+    )"""
 
 SETUP_KNOWN = """\
-# The chapters compute with the book's package: fetch it where it is missing, as in Colab.
+# The chapters compute with the book's package: fetched where it is missing.
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("vae_lib") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "git+{address}"], check=True)"""
+    package = "git+{address}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", package]
+    subprocess.run(command, check=True)"""
 
 
 def read_address(root: Path) -> str | None:

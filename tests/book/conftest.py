@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 # Reduced motion: scrolling arrives at once, so that what is measured stays where it is.
 DESKTOP: dict[str, Any] = {
     "viewport": {"width": 1280, "height": 900},
@@ -117,13 +109,8 @@ def site(built_book: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser(built_book: Path) -> Iterator[Browser]:
     """Start Chromium once for a file of tests."""
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if executable is None:
-        pytest.fail("no browser: install chromium, or set the environment variable CHROMIUM to its path", pytrace=False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Visitor:

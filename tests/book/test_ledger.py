@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from bs4 import BeautifulSoup, Tag
+from equations import equations_in_book, proofs_by_label
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "book" / "_ext"))
-
-from equations import equations_in_book, proofs_by_label  # noqa: E402
 
 
 def _chapters() -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
-# The page may not be wider than the window, and what a reader operates must lie inside it.
+# The page may not be wider than the window, what a reader operates must lie inside it, and no formula is cut off.
 PHONE_FAULTS = """() => {
   const faults = [], width = window.innerWidth;
   const page = document.scrollingElement.scrollWidth;
@@ -26,6 +26,10 @@ PHONE_FAULTS = """() => {
   for (const node of document.querySelectorAll("main :is(input, button, select, textarea)")) {
     const box = node.getBoundingClientRect();
     if (box.width && (box.left < -1 || box.right > width + 1)) faults.push("outside: " + node.outerHTML.slice(0, 120));
+  }
+  for (const box of document.querySelectorAll("main .math")) {
+    const [formula, seen] = [box.querySelector("mjx-container"), box].map((node) => node.getBoundingClientRect().right);
+    if (formula > seen + 1 && getComputedStyle(box).overflowX === "hidden") faults.push("cut off: " + box.textContent);
   }
   return faults.slice(0, 10);
 }"""

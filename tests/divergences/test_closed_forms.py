@@ -128,6 +128,23 @@ def test_the_definition_by_enumeration(name: str) -> None:
     assert_close(kl(p, q), (log_p.exp() * (log_p - log_q)).sum(0))
 
 
+@pytest.mark.equation("eq-kl-normals")
+def test_two_normals_with_full_covariances() -> None:
+    """KL(N(μ, Σ) || N(m, C)) = ½ (tr C⁻¹Σ + (μ - m)ᵀ C⁻¹ (μ - m) - L + log det C / det Σ), value and gradient."""
+
+    def by_the_formula(mu: Tensor, tril: Tensor, m: Tensor, tril_c: Tensor) -> Tensor:
+        sigma, c = tril.tril() @ tril.tril().mT, tril_c.tril() @ tril_c.tril().mT
+        trace = torch.linalg.solve(c, sigma).diagonal(dim1=-2, dim2=-1).sum(-1)
+        distance = ((mu - m) * torch.linalg.solve(c, mu - m)).sum(-1)
+        return 0.5 * (trace + distance - L + torch.logdet(c) - torch.logdet(sigma))
+
+    assert_same_value_and_gradient(
+        lambda mu, tril, m, tril_c: kl(FullNormal(mu, tril.tril()), FullNormal(m, tril_c.tril())),
+        by_the_formula,
+        (*DENSITIES["FullNormal"].parameters, *other("FullNormal")),
+    )
+
+
 @pytest.mark.equation("eq-kl-gaussian")
 def test_a_normal_against_the_standard_normal() -> None:
     """KL(N(μ, diag σ²) || N(0, I)) = ½ Σ (μ² + σ² - log σ² - 1), value and gradient."""
@@ -160,6 +177,14 @@ def test_a_tail_too_heavy_for_a_normal_costs_infinitely_much() -> None:
     assert divergence[:3].tolist() == [math.inf] * 3
     assert float(divergence[3]) == pytest.approx(1e9, rel=1e-6)  # ½ df/(df - 2), and 2 + 1e-9 is rounded at 4e-16
     assert float(divergence[4]) < 1.0
+
+
+def test_an_infinite_divergence_has_a_finite_gradient() -> None:
+    """At two degrees of freedom, where the variance that is not used is infinite, and on both sides of it."""
+    mu = torch.zeros(3, 1, dtype=torch.float64)
+    df = torch.tensor([[1.5], [2.0], [3.0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(kl(StudentT(mu, mu, df), DiagonalNormal(mu, mu)).sum(), df)
+    assert bool(torch.isfinite(gradient).all())
 
 
 def test_categories_that_are_impossible() -> None:

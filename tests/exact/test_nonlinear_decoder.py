@@ -23,6 +23,7 @@ from vae_lib.rng import make_generator
 ZERO = torch.zeros((), dtype=torch.float64)
 SHIFTS = torch.tensor([0.0, 0.5, -1.0], dtype=torch.float64)
 WIDE = Interval(-12.0, 12.0, 60)
+BATCH = torch.tensor([0.0, 1e-8, 0.0], dtype=torch.float64)  # three data, of which only the second has a wrong mass
 
 
 def joint_by_scipy(z: float, x: np.ndarray[Any, Any]) -> float:
@@ -252,6 +253,14 @@ def heavy(nodes: Tensor) -> Tensor:
         ),
         (
             lambda: expectation(lambda n: normal(n) - 1e-8, normal, WIDE, ZERO),
+            "expectation: expected a density that integrates to 1 on [-12.0, 12.0], found a mass of 0.999999990000",
+        ),
+        (
+            lambda: expectation(lambda n: normal(n) + BATCH, normal, WIDE, ZERO),
+            "expectation: expected a density that integrates to 1 on [-12.0, 12.0], found a mass of 1.000000010000",
+        ),
+        (
+            lambda: expectation(lambda n: normal(n) - BATCH, normal, WIDE, ZERO),
             "expectation: expected a density that integrates to 1 on [-12.0, 12.0], found a mass of 0.999999990000",
         ),
         (

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from scipy.integrate import quad
 
+from tests.browser import chromium
 from vae_lib.explorables import explorable_html
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run"
-).split()
 HEAD = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 DEFAULTS = {"a": 1.0, "b": 0.5, "s": 0.5, "x": 1.5}
 OTHER = {"a": 0.5, "b": -1.25, "s": 0.8, "x": 0.3}
@@ -33,13 +28,8 @@ PLACES = [(0.0, 1.0), (0.9, 0.22), (-1.37, 0.25), (2.4, 0.1), (3.0, 0.6), (-3.0,
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    if shutil.which(path) is None:
-        pytest.fail(f"no browser: expected Chromium at {path}; install it or set CHROMIUM", pytrace=False)
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

@@ -31,12 +31,12 @@ class DiscreteJoint:
 
     @property
     def data_dim(self) -> int:
-        """1: the number of the value."""
+        """1, the number of the value."""
         return 1
 
     @property
     def latent_dim(self) -> int:
-        """1: the number of the value."""
+        """1, the number of the value."""
         return 1
 
     def data_support(self) -> Tensor:

@@ -43,7 +43,7 @@ class GammaPoisson:
 
     @property
     def latent_dim(self) -> int:
-        """1: the rate."""
+        """1, the rate."""
         return 1
 
     def prior(self, batch_size: int) -> Gamma:

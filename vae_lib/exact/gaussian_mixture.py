@@ -40,7 +40,7 @@ class GaussianMixture:
 
     @property
     def latent_dim(self) -> int:
-        """1: the number of the component."""
+        """1, the number of the component."""
         return 1
 
     def latent_support(self) -> Tensor:
