@@ -170,7 +170,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str | Number]]) -> None
         print("  ".join([first, *rest]).rstrip())
 
 
-def explorable(name: str, **config: float) -> object:
+def explorable(name: str, **config: float | str) -> object:
     """Return an interactive figure that Jupyter, Colab and the built page show."""
     from IPython.display import HTML
 
