@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -37,7 +38,7 @@ def test_begin_fixes_dtype_threads_and_generator():
     [
         (14.636814712, 6, "14.6368"),
         (-0.000123456789, 4, "-0.0001235"),
-        (123456.7, 3, "123457"),
+        (123456.7, 3, "123000"),
         (12345678.0, 3, "1.23e+07"),
         (0.0, 6, "0"),
         (99.99996, 3, "100"),
@@ -123,3 +124,18 @@ def test_table_aligns_and_checks_its_rows(capsys):
 def test_explorable_is_html_that_notebooks_show():
     figure = chapter.explorable("elbo_bars")
     assert 'data-explorable="elbo-bars"' in figure._repr_html_()
+
+
+def test_few_digits_of_a_large_number_are_rounded_not_cut() -> None:
+    assert chapter.fixed(484563.96, 2) == "480000"
+    assert chapter.fixed(1234.5, 2) == "1200"
+    assert chapter.fixed(99.96, 3) == "100"
+
+
+def test_stored_run_is_read_from_beside_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^stored run: expected runs/some\.json beside the notebook, found none"):
+        chapter.stored_run("some")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "some.json").write_text('{"seeds": [1]}')
+    assert chapter.stored_run("some") == {"seeds": [1]}

@@ -7,8 +7,11 @@ cannot flip: the formatters raise :class:`RoundingEdgeError` rather than print a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -178,6 +181,30 @@ def explorable(name: str, **config: float | str) -> object:
     return figure
 
 
+def stored_run(name: str) -> dict[str, Any]:
+    """Return the record of a long run from the folder ``runs`` beside the notebook.
+
+    Parameters
+    ----------
+    name
+        The file's name without ``.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there, as when a notebook was downloaded alone.
+    """
+    for folder in (Path("runs"), Path("book/runs")):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return record
+    raise FileNotFoundError(
+        f"stored run: expected runs/{name}.json beside the notebook, found none; it is in the book's repository, "
+        "in the folder book/runs"
+    )
+
+
 def _number(value: Number) -> float:
     number = float(value.detach()) if isinstance(value, Tensor) else float(value)
     if not math.isfinite(number):
@@ -189,7 +216,8 @@ def _significant(number: float, digits: int) -> str:
     """Plain notation where a reader can read it at a glance, powers of ten elsewhere."""
     exponent = int(f"{number:.{digits - 1}e}".split("e")[1])
     if -4 <= exponent < max(digits, 6):
-        return f"{number:.{max(digits - 1 - exponent, 0)}f}"
+        rounded = float(f"{number:.{digits - 1}e}")
+        return f"{rounded:.{max(digits - 1 - exponent, 0)}f}"
     return f"{number:.{digits - 1}e}"
 
 
