@@ -8,20 +8,28 @@ for byte.
 
 from collections.abc import Callable
 
-from vae_lib.explorables import elbo_bars
+from vae_lib.explorables import elbo_bars, em_ascent, gradient_cloud, reparameterization
 
 __all__ = ["explorable_html"]
 
-_FIGURES: dict[str, Callable[..., str]] = {"elbo_bars": elbo_bars.html}
+_FIGURES: dict[str, Callable[..., str]] = {
+    "elbo_bars": elbo_bars.html,
+    "em_ascent": em_ascent.html,
+    "gradient_cloud": gradient_cloud.html,
+    "reparameterization": reparameterization.html,
+}
 
 
-def explorable_html(name: str, **config: float) -> str:
+def explorable_html(name: str, **config: float | str) -> str:
     """The HTML of one interactive figure, ready for ``IPython.display.HTML``.
 
     Parameters
     ----------
     name
-        Which figure: ``"elbo_bars"`` (chapter 1; settings: :class:`vae_lib.explorables.elbo_bars.Config`).
+        Which figure: ``"elbo_bars"`` (chapter 1; settings: :class:`vae_lib.explorables.elbo_bars.Config`),
+        ``"em_ascent"`` (chapter 2; settings: :class:`vae_lib.explorables.em_ascent.Config`),
+        ``"gradient_cloud"`` (chapter 3; settings: :class:`vae_lib.explorables.gradient_cloud.Config`),
+        ``"reparameterization"`` (chapter 4; settings: :class:`vae_lib.explorables.reparameterization.Config`).
     **config
         The figure's settings by keyword; what is left out takes its default.
 
