@@ -7,7 +7,7 @@ gradient for each independent estimate. :func:`measure` tells their spread.
 from vae_lib.gradients.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage
 from vae_lib.gradients.contract import GradientEstimator, Gradients
 from vae_lib.gradients.meter import Measurement, measure
-from vae_lib.gradients.objective import Objective, Params, amortised, expectation, sgvb_a, sgvb_b
+from vae_lib.gradients.objective import Objective, Params, amortised, expectation, functional, sgvb_a, sgvb_b
 from vae_lib.gradients.pathwise import Pathwise, sticking_the_landing
 from vae_lib.gradients.relaxation import GumbelSoftmax
 from vae_lib.gradients.score_function import OptimalBaseline, RaoBlackwell, ScoreFunction, score
@@ -30,6 +30,7 @@ __all__ = [
     "ScoreFunction",
     "amortised",
     "expectation",
+    "functional",
     "measure",
     "score",
     "sgvb_a",

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vae_lib import checks
 from vae_lib.gradients.objective import Objective
 
 
@@ -41,7 +42,10 @@ class Constant:
 
     def __call__(self, f: Tensor, objective: Objective) -> Tensor:
         """Return the constant."""
-        return torch.as_tensor(self.value, dtype=f.dtype, device=f.device)
+        value = torch.as_tensor(self.value, dtype=f.dtype, device=f.device)
+        if value.ndim:
+            checks.shape("value", value, (f.shape[1],))
+        return value
 
     def update(self, f: Tensor, objective: Objective) -> None:
         """Learn nothing."""
@@ -120,6 +124,7 @@ class Learned:
     def update(self, f: Tensor, objective: Objective) -> None:
         """Take one step down the mean squared error."""
         self.optimiser.zero_grad()
-        loss = ((f.detach() - self._predict(objective)) ** 2).mean()
-        loss.backward()
+        with torch.enable_grad():
+            loss = ((f.detach() - self._predict(objective)) ** 2).mean()
+            loss.backward()
         self.optimiser.step()

@@ -7,6 +7,7 @@ the measurement of variance (many).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -52,7 +53,7 @@ class GradientEstimator(Protocol):
             The source of randomness.
         vectorised
             Differentiate all estimates in one call. A model with control flow that depends on values cannot be; set
-            it to False and each estimate is taken in turn.
+            it to False and each estimate is taken in turn, by ordinary automatic differentiation.
 
         Returns
         -------
@@ -104,16 +105,43 @@ def differentiate(
     -------
     tuple
         Gradients ``(R, ...)`` by name, and the kept tensors, ``(R, ...)``.
+
+    Raises
+    ------
+    RuntimeError
+        If the surrogate runs on one estimate, but not on all in one call.
     """
-    start = {name: value.detach() for name, value in params.items()}
-    one = grad(surrogate, has_aux=True)
     if vectorised:
-        gradients, kept = vmap(one, in_dims=(None, 0))(start, draws)
+        start = {name: value.detach() for name, value in params.items()}
+        try:
+            gradients, kept = vmap(grad(surrogate, has_aux=True), in_dims=(None, 0))(start, draws)
+        except RuntimeError as error:
+            differentiate_one(surrogate, params, _pick(draws, 0))  # an error that is not vmap's shows itself here
+            reason = textwrap.shorten(str(error), 100, placeholder=" ...")
+            raise RuntimeError(
+                f"vectorised: expected functions that torch.func.vmap can run, found one that it cannot ({reason}); "
+                "vectorised=False takes the estimates one by one"
+            ) from error
         return gradients, kept
-    first = draws[0] if isinstance(draws, tuple) else draws
-    each = [one(start, _pick(draws, i)) for i in range(first.shape[0])]
-    stacked = {name: torch.stack([gradient[name] for gradient, _ in each]) for name in start}
+    each = [differentiate_one(surrogate, params, _pick(draws, i)) for i in range(_length(draws))]
+    stacked = {name: torch.stack([gradient[name] for gradient, _ in each]) for name in params}
     return stacked, torch.stack([kept for _, kept in each])
+
+
+def differentiate_one(surrogate: Surrogate, params: Params, draws: Any) -> tuple[Gradients, Tensor]:
+    """Differentiate a surrogate for one estimate, in whatever way the model computes."""
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        value, kept = surrogate(leaves, draws)
+        if not value.requires_grad:
+            return {name: torch.zeros_like(leaf) for name, leaf in params.items()}, kept
+        gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, gradients, strict=True)), kept
+
+
+def _length(draws: Noise) -> int:
+    size: int = _length(draws[0]) if isinstance(draws, tuple) else draws.shape[0]
+    return size
 
 
 def _pick(draws: Noise, i: int) -> Noise:

@@ -6,15 +6,16 @@ import math
 import time
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from vae_lib import checks
 from vae_lib.estimate import Estimate
-from vae_lib.gradients.contract import GradientEstimator
+from vae_lib.gradients.contract import GradientEstimator, check_params
 from vae_lib.gradients.objective import Objective, Params
 
-# Gradients held at one time, in numbers: 32 MB in float64.
-DEFAULT_NUMBERS = 2**22
+# Numbers held at one time in gradients, draws and data: 8 MB in float64. Larger chunks leave the caches.
+DEFAULT_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class Measurement:
 
     @property
     def total_signal_to_noise(self) -> float:
-        """Length of the mean gradient over the root of :attr:`total_variance`."""
-        return math.sqrt(float(sum((value**2).sum() for value in self.mean.values()))) / math.sqrt(self.total_variance)
+        """Length of the mean gradient over the root of :attr:`total_variance`; NaN where both are zero."""
+        length = torch.stack([(value**2).sum() for value in self.mean.values()]).sum().sqrt()
+        return float(length / math.sqrt(self.total_variance))
 
     @property
     def seconds_per_sample(self) -> float:
@@ -99,8 +101,8 @@ def measure(
     generator
         The source of randomness.
     chunk_size
-        Estimates taken in one vectorised call. If not given, as many as keep the gradients of a chunk within 32 MB
-        (the integrand's own intermediate values come on top).
+        Estimates taken in one vectorised call. If not given, as many as keep their gradients, draws and copies of the
+        data together within 8 MB in float64 (what the integrand keeps in between comes on top).
     vectorised
         False differentiates the estimates one by one.
 
@@ -112,9 +114,10 @@ def measure(
     checks.positive_int("num_estimates", num_estimates)
     if num_estimates < 2:
         raise ValueError(f"num_estimates: expected at least 2 for a variance, found {num_estimates}")
+    checks.positive_int("num_samples", num_samples)
+    check_params(params)
     if chunk_size is None:
-        numbers = sum(value.numel() for value in params.values())
-        chunk_size = max(1, DEFAULT_NUMBERS // max(1, numbers * num_samples))
+        chunk_size = max(1, DEFAULT_NUMBERS // _numbers(objective, params, num_samples))
     checks.positive_int("chunk_size", chunk_size)
 
     moments = {name: _Moments() for name in params}
@@ -129,8 +132,9 @@ def measure(
             vectorised=vectorised,
         )
         for name, values in gradients.items():
-            checks.finite(f"gradient of {name}", values)
             moments[name].add(values)
+            if not bool(moments[name].mean.isfinite().all()):  # one number that is not spoils the mean
+                checks.finite(f"gradient of {name}", values)
     seconds = time.perf_counter() - start
     return Measurement(
         mean={name: moment.mean for name, moment in moments.items()},
@@ -140,6 +144,14 @@ def measure(
         num_samples=num_samples,
         seconds=seconds,
     )
+
+
+def _numbers(objective: Objective, params: Params, num_samples: int) -> int:
+    """Count the numbers that one estimate makes: its gradient, its draws, and what it compares with the data."""
+    with torch.no_grad():
+        q = objective.family(params)
+    data = 0 if objective.x is None else objective.x.numel()
+    return sum(value.numel() for value in params.values()) + num_samples * (q.batch_size * q.event_dim + data)
 
 
 class _Moments:
@@ -152,11 +164,12 @@ class _Moments:
         values = values.double()
         count, mean = values.shape[0], values.mean(0)
         centred = values - mean
-        second, third, fourth = ((centred**power).sum(0) for power in (2, 3, 4))
+        square = centred * centred  # products: general powers take several times as long
+        second, third, fourth = square.sum(0), (square * centred).sum(0), (square * square).sum(0)
         if self.count == 0:
             self.count, self.mean, self.second, self.third, self.fourth = count, mean, second, third, fourth
             return
-        a, b, n = self.count, count, self.count + count
+        a, b, n = float(self.count), float(count), float(self.count + count)  # as integers, a b n a² would overflow
         delta = (mean - self.mean) / n
         self.fourth = (
             self.fourth
@@ -170,7 +183,7 @@ class _Moments:
         )
         self.second = self.second + second + delta**2 * (a * b * n)
         self.mean = self.mean + delta * b
-        self.count = n
+        self.count += count
 
     @property
     def variance(self) -> Tensor:

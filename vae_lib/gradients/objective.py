@@ -123,14 +123,41 @@ def amortised(encoder: torch.nn.Module, x: Tensor, prefix: str = "") -> Family:
         Data, ``(B, D)``.
     prefix
         What the names of its weights begin with in the dictionary of parameters, for instance ``"encoder."``.
+
+    Raises
+    ------
+    ValueError
+        When none of its weights is found there; ``lambda _: encoder(x)`` is the family of an encoder held fixed.
     """
 
     def family(params: Params) -> Density:
-        own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
-        density: Any = functional_call(encoder, own, (x,))
-        return cast(Density, density)
+        return cast(Density, functional(encoder, params, prefix)(x))
 
     return family
+
+
+def functional(module: torch.nn.Module, params: Params, prefix: str = "") -> Callable[[Tensor], Any]:
+    """Return a network as a function with weights from the dictionary instead of its own.
+
+    Parameters
+    ----------
+    module
+        Any module of one argument.
+    params
+        Its weights by name, and possibly others.
+    prefix
+        What the names of its weights begin with, for instance ``"decoder."``.
+
+    Raises
+    ------
+    ValueError
+        If none of its weights is found there: then nothing would be differentiated.
+    """
+    own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+    weights = [name for name, _ in module.named_parameters()]
+    if not own.keys() & set(weights):
+        raise ValueError(f"params: expected weights named {prefix}{weights[0]!s} and so on, found {list(params)[:3]}")
+    return lambda value: functional_call(module, own, (value,))
 
 
 def _model_family(model: LatentVariableModel | ModelFamily) -> ModelFamily:

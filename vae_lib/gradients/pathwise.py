@@ -11,6 +11,7 @@ f to be differentiable in z and the draws in :math:`\phi`. Chapter 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +21,7 @@ from vae_lib.gradients.contract import (
     check_counts,
     check_params,
     differentiate,
+    differentiate_one,
     regroup,
 )
 from vae_lib.gradients.objective import Objective, Params
@@ -89,7 +91,8 @@ class Pathwise:
 
         def surrogate(at: Params, noise_one: Noise) -> tuple[Tensor, Tensor]:
             q = objective.family(at)
-            assert isinstance(q, NoiseDensity)
+            if not isinstance(q, NoiseDensity):
+                raise TypeError(f"family: expected a density with rsample and from_noise, found {type(q).__name__}")
             f = objective.values(at, self._inside(objective, at, q), q.from_noise(noise_one))
             return f.mean(0).sum(), f.detach()
 
@@ -100,17 +103,13 @@ class Pathwise:
             return q
         return objective.family({name: value.detach() for name, value in params.items()})
 
-    def _by_rsample(
-        self, objective: Objective, params: Params, num_samples: int, generator: Generator
-    ) -> dict[str, Tensor]:
-        with torch.enable_grad():
-            leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-            q = objective.family(leaves)
-            assert isinstance(q, ReparameterizedDensity)
-            z = q.rsample(num_samples, generator=generator)
-            f = objective.values(leaves, self._inside(objective, leaves, q), z)
-            gradients = torch.autograd.grad(f.mean(0).sum(), list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, gradients, strict=True))
+    def _by_rsample(self, objective: Objective, params: Params, num_samples: int, generator: Generator) -> Gradients:
+        def surrogate(at: Params, source: Generator) -> tuple[Tensor, Tensor]:
+            q = cast(ReparameterizedDensity, objective.family(at))
+            f = objective.values(at, self._inside(objective, at, q), q.rsample(num_samples, generator=source))
+            return f.mean(0).sum(), f.detach()
+
+        return differentiate_one(surrogate, params, generator)[0]
 
 
 def sticking_the_landing() -> Pathwise:

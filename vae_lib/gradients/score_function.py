@@ -102,6 +102,9 @@ class OptimalBaseline:
 
     num_pilot: int = 1000
 
+    def __post_init__(self) -> None:
+        checks.positive_int("num_pilot", self.num_pilot)
+
     def __call__(
         self,
         objective: Objective,
@@ -244,6 +247,7 @@ def draw(
 
     With ``antithetic`` the second half of each estimate's samples mirrors the first.
     """
+    check_params(params)
     with torch.no_grad():
         q = objective.family(params)
         if not antithetic:

@@ -93,7 +93,7 @@ def maximise(
         optimiser.zero_grad()
         loss = -bound(leaves).sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimiser.step(closure)
     closure()
