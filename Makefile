@@ -16,7 +16,7 @@ TYPED := vae_lib book/_tools book/_ext
 # Notebooks are laid out at the width that a page shows. Named one by one, they are not excluded by pyproject.toml.
 NOTEBOOKS := --config 'line-length = 79' book/*.ipynb
 
-.PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations clean distclean
+.PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations bench clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,9 @@ address: $(READY) ## write the address in pyproject.toml into _config.yml and th
 
 mutations: $(READY) ## break the library on purpose; every break must turn a test red
 	@$(PY) tests/mutations.py
+
+bench: $(READY) ## benchmarks: ratios measured side by side in one run
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
 
 clean: ## remove what was built, keep .venv
 	@rm -rf _build build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -82,7 +82,7 @@ def test_a_data_set_has_its_entry(name: str) -> None:
 
 def docstring_references() -> set[tuple[str, str]]:
     """Return the papers that the library's source names as "Author and Author (year)": first author and year."""
-    named = re.compile(r"([A-Z][a-z]+)(?:, [A-Z][a-z]+)* and [A-Z][a-z]+ \(((?:19|20)\d\d)\)")
+    named = re.compile(r"([A-Z][a-z]+)(?:, (?:van )?[A-Z][a-z]+)* and [A-Z][a-z]+ \(((?:19|20)\d\d)\)")
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "vae_lib").rglob("*.py"))
     return set(named.findall(sources))
 

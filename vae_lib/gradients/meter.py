@@ -55,7 +55,7 @@ class Measurement:
 
     @property
     def total_variance(self) -> float:
-        """Trace of the covariance of one estimate: the variances of all parameters, summed."""
+        """Trace of the covariance of one estimate, the sum of the variances of all parameters."""
         return float(sum(value.sum() for value in self.variance.values()))
 
     @property
