@@ -50,7 +50,7 @@ def inference_gap(log_p_x: Tensor, best: Tensor, amortised: Tensor) -> Inference
     slack = 1e3 * torch.finfo(log_p_x.dtype).eps * float(log_p_x.detach().abs().max().clamp(min=1.0))
     for name, values in (("log_p_x - best", gap.approximation), ("best - amortised", gap.amortisation)):
         lowest = float(values.detach().min())
-        if lowest < -slack:
+        if not lowest >= -slack:
             raise ValueError(f"{name}: expected no negative gap, found {lowest:.3g} nats")
     return gap
 
@@ -75,7 +75,7 @@ def maximise(
     Raises
     ------
     ArithmeticError
-        If a slope above the root of ``tol`` is left when the steps are used up.
+        If a slope above the root of ``tol`` is left when the steps are used up, or the bound is not a number.
     """
     checks.positive_int("max_steps", max_steps)
     leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
@@ -92,6 +92,8 @@ def maximise(
     def closure() -> float:
         optimiser.zero_grad()
         loss = -bound(leaves).sum()
+        if bool(loss.isnan()):
+            raise ArithmeticError("maximise: expected a bound that is a number wherever the ascent looks, found nan")
         loss.backward()
         return float(loss.detach())
 
