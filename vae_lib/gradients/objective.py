@@ -49,6 +49,9 @@ class Objective:
         ``(S, B, L, K)``, which on its corners must be the integrand itself.
     x
         The data the objective is about, ``(B, D)``, for baselines that look at them.
+    only_log_q
+        Whether the integrand uses q through its log-density alone. Only then may
+        :func:`~vae_lib.gradients.sticking_the_landing` hold q fixed inside: the score that it drops has mean zero.
     """
 
     family: Family
@@ -56,6 +59,7 @@ class Objective:
     local_terms: Integrand | None = None
     relaxed: Integrand | None = None
     x: Tensor | None = None
+    only_log_q: bool = True
 
     def values(self, params: Params, q: Density, z: Tensor) -> Tensor:
         """Evaluate the integrand at ``z (S, B, L)`` and check its shape, ``(S, B)``."""
@@ -109,7 +113,9 @@ def sgvb_b(model: LatentVariableModel | ModelFamily, family: Family, x: Tensor) 
     q and the prior must have a closed-form KL.
     """
     model_of = _model_family(model)
-    return Objective(family, lambda params, q, z: elbo_with_analytic_kl(model_of(params), q, x, z), x=x)
+    return Objective(
+        family, lambda params, q, z: elbo_with_analytic_kl(model_of(params), q, x, z), x=x, only_log_q=False
+    )
 
 
 def amortised(encoder: torch.nn.Module, x: Tensor, prefix: str = "") -> Family:
@@ -156,7 +162,8 @@ def functional(module: torch.nn.Module, params: Params, prefix: str = "") -> Cal
     own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
     weights = [name for name, _ in module.named_parameters()]
     if not own.keys() & set(weights):
-        raise ValueError(f"params: expected weights named {prefix}{weights[0]!s} and so on, found {list(params)[:3]}")
+        wanted = f"{prefix}{weights[0]} and so on" if weights else "like those of the module, which has none"
+        raise ValueError(f"params: expected weights named {wanted}, found {list(params)[:3]}")
     return lambda value: functional_call(module, own, (value,))
 
 

@@ -58,7 +58,7 @@ class Pathwise:
     ) -> Gradients:
         """Return independent estimates of the gradient: see :class:`~vae_lib.gradients.GradientEstimator`."""
         check_counts(num_estimates, num_samples)
-        check_params(params)
+        self._check(objective, params)
         with torch.no_grad():
             q = objective.family(params)
         if not isinstance(q, ReparameterizedDensity):
@@ -87,7 +87,7 @@ class Pathwise:
 
     def at(self, objective: Objective, params: Params, noise: Noise, *, vectorised: bool = True) -> Gradients:
         """Return the estimates that given noise makes: a tensor or tuple of tensors, ``(R, S, ...)``."""
-        check_params(params)
+        self._check(objective, params)
 
         def surrogate(at: Params, noise_one: Noise) -> tuple[Tensor, Tensor]:
             q = objective.family(at)
@@ -97,6 +97,14 @@ class Pathwise:
             return f.mean(0).sum(), f.detach()
 
         return differentiate(surrogate, params, noise, vectorised=vectorised)[0]
+
+    def _check(self, objective: Objective, params: Params) -> None:
+        check_params(params)
+        if self.stop_q and not objective.only_log_q:
+            raise ValueError(
+                "objective: expected one that uses q through its log-density alone (sgvb_a) to stick the landing, "
+                "found one that does not: its gradient would lose more than the score"
+            )
 
     def _inside(self, objective: Objective, params: Params, q: Density) -> Density:
         if not self.stop_q:
