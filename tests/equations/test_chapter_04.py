@@ -401,6 +401,52 @@ def test_differences_at_the_best_q() -> None:
     assert_close(v["B"] - v["sticking"], (var**-0.5 - var**0.5) ** 2, rtol=1e-8)
 
 
+@pytest.mark.equation("eq-at-optimum")
+def test_the_best_widths_are_enough() -> None:
+    """The means stay where no optimum is; only the widths are at their best, by Newton's method."""
+    eps, weights = plane(30)
+    mu = torch.tensor([0.9, -0.4], dtype=DOUBLE)
+
+    def elbo(mean: Tensor, logvar: Tensor) -> Tensor:
+        z = mean + torch.exp(0.5 * logvar) * eps
+        log_likelihood = -((BENT_X[0, 0] - bend(z)[:, 0]) ** 2) / (2.0 * 0.5)
+        return weights @ log_likelihood - 0.5 * (mean**2 + logvar.exp() - logvar).sum()
+
+    in_logvar = grad(elbo, argnums=1)
+    logvar = torch.tensor([-2.0, -1.0], dtype=DOUBLE)
+    for _ in range(12):
+        logvar = logvar - torch.linalg.solve(jacrev(in_logvar, argnums=1)(mu, logvar), in_logvar(mu, logvar))
+    assert float(in_logvar(mu, logvar).abs().max()) < 1e-11
+    assert float(grad(elbo)(mu, logvar).abs().min()) > 0.1
+    v, var = variances_in_mu({"mu": mu.reshape(1, 2), "logvar": logvar.reshape(1, 2)}), logvar.exp()
+    assert_close(v["A"] - v["B"], 2.0 - var, rtol=1e-8)
+    assert_close(v["B"] - v["sticking"], (var**-0.5 - var**0.5) ** 2, rtol=1e-8)
+
+
+@pytest.mark.equation("eq-at-optimum")
+def test_in_sigma_there_is_no_such_order() -> None:
+    """x | z ~ N(tanh 2z, 1/4) at x = 0: slopes by hand, the best width by scipy; sticking is noisiest in sigma."""
+    nodes, weights = hermite(120)
+    eps, share = nodes.numpy(), weights.numpy()
+
+    def loss(sigma: float) -> float:
+        return float(share @ (2.0 * np.tanh(2.0 * sigma * eps) ** 2) + 0.5 * sigma**2 - math.log(sigma))
+
+    sigma = float(optimize.minimize_scalar(loss, bounds=(0.2, 1.5), method="bounded", options={"xatol": 1e-10}).x)
+    z = sigma * eps
+    slope_of_likelihood = -8.0 * np.tanh(2.0 * z) / np.cosh(2.0 * z) ** 2
+    slopes = {"A": slope_of_likelihood - z, "B": slope_of_likelihood, "sticking": slope_of_likelihood - z + eps / sigma}
+
+    def variance(values: Array) -> float:
+        return float(share @ values**2 - (share @ values) ** 2)
+
+    in_mu = {name: variance(values) for name, values in slopes.items()}
+    in_sigma = {name: variance(values * eps) for name, values in slopes.items()}
+    assert in_mu["sticking"] < in_mu["B"] < in_mu["A"]
+    assert in_sigma["B"] < in_sigma["A"] < in_sigma["sticking"]
+    assert in_mu["A"] - in_mu["B"] == pytest.approx(2.0 - sigma**2, rel=1e-5)
+
+
 # Minibatches: every batch, and every draw of a coin that stands for the noise.
 
 
@@ -452,6 +498,15 @@ def test_a_budget_of_four_decoder_calls(samples: int) -> None:
         e for batch in itertools.product(range(5), repeat=4 // samples) for e in coin_estimates(batch, samples)
     ]
     assert total_variance(estimates) == pytest.approx((samples * V_IMAGE + V_DRAW) / 4.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(("ratio", "two_win"), [(0.99, False), (1.01, True)])
+@pytest.mark.equation("eq-budget")
+def test_when_a_second_draw_pays(ratio: float, two_win: bool) -> None:
+    """At equal cost, with an image's price on either side of twice V_image / V_draw times a draw's."""
+    price = ratio * 2.0 * V_IMAGE / V_DRAW
+    noise = {s: (price + s) * (V_IMAGE + V_DRAW / s) for s in (1, 2)}
+    assert (noise[2] < noise[1]) is two_win
 
 
 @pytest.mark.equation("eq-inverse-cdf")
