@@ -243,3 +243,17 @@ def test_the_number_of_draws_is_positive(count: int) -> None:
     for density in (*with_noise().values(), Bernoulli(randn(1, 1)), DiagonalNormal(randn(1, 1), randn(1, 1))):
         with pytest.raises(ValueError, match=f"^num_samples: expected a positive integer, found {count}$"):
             density.noise(count, generator=make_generator(0))
+
+
+@pytest.mark.parametrize("name", ["DiagonalNormal", "FullNormal", "StudentT"])
+def test_gradients_of_mirrored_draws_cancel_but_for_the_centre(name: str) -> None:
+    density = with_noise()[name]
+    leaves = [value.clone().requires_grad_() for value in vars(density).values()]
+    again = type(density)(*leaves)
+    noise = again.noise(50, generator=make_generator(9))
+    sums = (again.from_noise(noise) + again.from_noise(again.mirror(noise))).sum(0)
+    to_mu, *others = torch.autograd.grad(sums.sum(), leaves)
+    assert_close(to_mu, torch.full((B, L), 100.0).double())
+    # 50 draws with slopes of a few, and in df of heavy tails at most some hundred: rounding alone is left.
+    for slope in others:
+        assert_close(slope, torch.zeros_like(slope), atol=1e-11)

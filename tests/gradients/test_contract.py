@@ -214,3 +214,15 @@ def test_a_parameter_that_nothing_depends_on_has_gradient_zero(vectorised: bool)
 def test_the_lists_are_not_empty() -> None:
     assert len(CASES) > 100
     assert names("path", "mirror")
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_no_graph_is_made_outside(vectorised: bool, requires_grad: bool) -> None:
+    """Gradients carry no gradient, and whether the caller's parameters do is left as it was."""
+    params = {"mu": tensor([0.5]).requires_grad_(requires_grad), "logvar": tensor([0.1]).requires_grad_(requires_grad)}
+    objective = expectation(lambda p: DiagonalNormal(p["mu"], p["logvar"]), lambda z: (z**2).sum(-1))
+    for estimator in (ScoreFunction(), Pathwise()):
+        found = estimator(objective, params, num_estimates=3, generator=make_generator(1), vectorised=vectorised)
+        assert not any(value.requires_grad for value in found.values())
+        assert all(value.requires_grad == requires_grad for value in params.values())

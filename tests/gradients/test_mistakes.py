@@ -13,6 +13,7 @@ from tests.gradients.elbos import X4, encoder_network, linear_gaussian_of
 from tests.gradients.functions import Laplace
 from tests.gradients.problem import tensor
 from tests.gradients.problems import PROBLEMS
+from tests.oracles import randn
 from vae_lib.densities import Bernoulli, Categorical, DiagonalNormal, Gamma
 from vae_lib.gradients import (
     Constant,
@@ -28,6 +29,7 @@ from vae_lib.gradients import (
     ScoreFunction,
     amortised,
     expectation,
+    functional,
     sgvb_b,
 )
 from vae_lib.rng import make_generator
@@ -241,3 +243,18 @@ def test_local_terms_want_independent_coordinates() -> None:
         problem.objective.local_terms(  # type: ignore[misc]
             problem.params, problem.objective.family(problem.params), torch.zeros(1, 3, 2).double()
         )
+
+
+def test_a_module_without_weights_has_none_to_look_for() -> None:
+    message = "params: expected weights named like those of the module, which has none, found ['weight']"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        functional(nn.Identity(), {"weight": tensor(1.0)})
+
+
+def test_given_noise_is_checked_like_drawn_noise() -> None:
+    """The same refusals where the estimates are asked for at given noise."""
+    with pytest.raises(ValueError, match=r"^params: expected at least one named tensor, found none$"):
+        Pathwise().at(SQUARE, {}, HALF)
+    problem = PROBLEMS["linear Gaussian, SGVB B"]()
+    with pytest.raises(ValueError, match=r"^objective: expected one that uses q through its log-density alone"):
+        Pathwise(stop_q=True).at(problem.objective, problem.params, randn(2, 1, 3, 2, seed=171))

@@ -13,7 +13,7 @@ from tests.gradients.elbos import THETA, X4, linear_gaussian_diagonal, linear_ga
 from tests.gradients.problem import tensor
 from tests.gradients.problems import PROBLEMS
 from tests.oracles import assert_close, randn
-from vae_lib.densities import Bernoulli, DiagonalNormal, FullNormal
+from vae_lib.densities import Bernoulli, DiagonalNormal, FullNormal, StudentT
 from vae_lib.gradients import (
     Objective,
     Pathwise,
@@ -177,3 +177,13 @@ def test_sgvb_b_and_a_have_the_same_gradient_but_not_the_same_draws(name: str) -
     first, second = (Pathwise().at(objective, problem.params, noise) for objective in (problem.objective, b))
     assert any(not torch.allclose(first[key], second[key]) for key in first)
     assert_close(first["weight"], second["weight"])  # the model's parameters are not in the KL
+
+
+def test_antithetic_pairs_of_noise_in_parts() -> None:
+    """Student's t is made of three kinds of noise. A linear f leaves only the slope in the centre."""
+    params = {"mu": randn(2, 2, seed=136), "log_scale": 0.3 * randn(2, 2, seed=137), "df": 3.0 + randn(2, 2, seed=138)}
+    objective = expectation(lambda p: StudentT(p["mu"], p["log_scale"], p["df"]), lambda z: z.sum(-1))
+    found = Pathwise(antithetic=True)(objective, params, num_estimates=3, num_samples=4, generator=make_generator(1))
+    assert_close(found["mu"], torch.ones(3, 2, 2).double())
+    for name in ("log_scale", "df"):
+        assert_close(found[name], torch.zeros(3, 2, 2).double(), atol=1e-12)

@@ -105,3 +105,62 @@ def test_a_bound_that_is_not_a_number_is_refused() -> None:
 def test_max_steps_is_a_positive_integer() -> None:
     with pytest.raises(ValueError, match=r"^max_steps: expected a positive integer, found 0$"):
         maximise(lambda p: -(p["a"] ** 2), {"a": torch.ones(1)}, max_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((3, 1), (3, 1), (3, 1)), r"^log_p_x: expected shape \(B,\), found \(3, 1\)$"),
+        (((3,), (3,), (1,)), r"^amortised: expected shape \(3,\), found \(1,\)$"),
+    ],
+)
+def test_each_shape_is_checked(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inference_gap(*(torch.ones(shape) for shape in shapes))
+
+
+def test_one_datum_out_of_order_is_enough() -> None:
+    log_p_x, best = torch.tensor([1.0, 1.0, 1.0]).double(), torch.tensor([0.0, 1.1, 0.0]).double()
+    with pytest.raises(ValueError, match=r"^log_p_x - best: expected no negative gap, found -0\.1 nats$"):
+        inference_gap(log_p_x, best, best)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e4, -1e4])
+def test_what_is_forgiven_grows_with_the_evidence(size: float) -> None:
+    """A thousand roundings of a number of this size, or of one near zero; in float32 that is 1.2 or 0.00012 nats."""
+    rounding = 1e3 * torch.finfo(torch.float32).eps * max(1.0, abs(size))
+    log_p_x = torch.tensor([size])
+    gap = inference_gap(log_p_x, log_p_x + 0.5 * rounding, log_p_x)
+    assert float(gap.approximation) < 0.0
+    with pytest.raises(ValueError, match=r"^log_p_x - best: expected no negative gap, found"):
+        inference_gap(log_p_x, log_p_x + 2.0 * rounding, log_p_x)
+
+
+def test_every_slope_counts_and_a_negative_one_too() -> None:
+    """One parameter has arrived; the other climbs a bound without a top. With two of them, either may be the first."""
+    for names in (("still", "moving"), ("moving", "still")):
+        start = {name: torch.zeros((), dtype=DOUBLE) for name in names}
+        with pytest.raises(ArithmeticError, match=r"^maximise: expected a slope of at most 1e-05, found 1; take more"):
+            maximise(lambda p: p["moving"] - p["still"] ** 2, start, max_steps=2)
+
+
+def test_maximise_climbs_the_hill_it_stands_on() -> None:
+    """Many hills, and a slope so steep that a step of its length lands on another, lower one."""
+    found = maximise(lambda p: 3.0 * torch.sin(5.0 * p["z"]) - p["z"] ** 2, {"z": torch.tensor(0.2).double()})
+    top = optimize.brentq(lambda z: 15.0 * math.cos(5.0 * z) - 2.0 * z, 0.2, 0.4, xtol=1e-14)
+    assert float(found["z"]) == pytest.approx(top, abs=1e-9)
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 20])
+def test_the_slope_told_is_that_of_the_end(max_steps: int) -> None:
+    """On a roof the slope is 1.5 or 0.5, and the point tried last is not always the point taken."""
+    held: dict[str, Tensor] = {}
+
+    def roof(p: dict[str, Tensor]) -> Tensor:
+        held.update(p)
+        side = p["z"] - 0.3
+        return torch.where(side > 0.0, -1.5 * side, 0.5 * side)
+
+    with pytest.raises(ArithmeticError, match=r"^maximise: expected a slope") as caught:
+        maximise(roof, {"z": torch.tensor(3.0).double()}, max_steps=max_steps)  # type: ignore[arg-type]
+    assert f"found {1.5 if float(held['z'].detach()) > 0.3 else 0.5};" in str(caught.value)

@@ -251,3 +251,54 @@ def test_the_m_step_of_a_mixture_refuses_what_it_cannot_fit(
         message = "q: expected every component to have some spread, found one on a single point (variance 0)"
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         mixture_em.m_step(X, q)
+
+
+def test_an_e_step_must_not_give_back_what_the_m_step_won() -> None:
+    """The ELBO after this second E-step is above that of the first, but below that of the M-step between them."""
+
+    def tired(model: LinearGaussian, x: Tensor) -> Density:
+        q = model.posterior(x)
+        return FullNormal(q.mu, q.scale_tril * (1.0 if model is START else 2.0))
+
+    best = linear_gaussian_em.m_step(X, START.posterior(X))
+    first, between = START.elbo(X, START.posterior(X)).mean(), best.elbo(X, START.posterior(X)).mean()
+    assert first + 1.0 < best.elbo(X, tired(best, X)).mean() < between - 1.0
+    with pytest.raises(BoundFellError, match=r"^E-step 2: expected"):
+        run_em(START, X, e_step=tired, m_step=linear_gaussian_em.m_step, num_steps=2)
+
+
+class Nowhere:
+    """A model that gives no number."""
+
+    def log_p_x(self, x: Tensor) -> Tensor:
+        return torch.full((len(x),), math.nan, dtype=DOUBLE)
+
+    def elbo(self, x: Tensor, q: Density) -> Tensor:
+        return self.log_p_x(x)
+
+
+def test_a_bound_that_is_not_a_number_is_refused() -> None:
+    def e_step(model: Nowhere, x: Tensor) -> Density:
+        return START.posterior(x)
+
+    with pytest.raises(BoundFellError, match=r"^M-step 1: expected .* found nan$"):
+        run_em(Nowhere(), X, e_step=e_step, m_step=lambda x, q: Nowhere(), num_steps=1)
+
+
+@pytest.mark.parametrize("equal_noise", [True, False])
+def test_the_m_step_reads_a_diagonal_q_by_its_variances(equal_noise: bool) -> None:
+    logvar = randn(N, L, seed=50)
+    diagonal = linear_gaussian_em.m_step(X, DiagonalNormal(X[:, :L], logvar), equal_noise=equal_noise)
+    full = linear_gaussian_em.m_step(
+        X, FullNormal(X[:, :L], torch.diag_embed(torch.exp(0.5 * logvar))), equal_noise=equal_noise
+    )
+    for name in ("weight", "bias", "logvar"):
+        assert_close(getattr(diagonal, name), getattr(full, name))
+
+
+def test_the_m_steps_check_the_data() -> None:
+    message = r"^x: expected shape \(N, D\), found \(4,\)$"
+    with pytest.raises(ValueError, match=message):
+        linear_gaussian_em.m_step(X[0], START.posterior(X))
+    with pytest.raises(ValueError, match=message):
+        mixture_em.m_step(X[0], Categorical(randn(N, 1, 3, seed=51)))

@@ -233,3 +233,58 @@ def test_an_mlp_follows_the_default_dtype() -> None:
 def test_bad_input_is_one_line(call: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_a_decoder_learns_from_its_likelihood() -> None:
+    model, x, z = decoder(), randn(B, D, seed=14), randn(S, B, L, seed=15)
+    weights = list(model.network.parameters())  # type: ignore[attr-defined]
+    slopes = torch.autograd.grad(model.log_p_x_given_z(x, z).sum(), weights)
+    # The slope in the last bias is that of a normal log-density in its mean, summed over draws and data.
+    with torch.no_grad():
+        expected = ((x - model.network(z)) / math.exp(-0.7)).sum((0, 1))
+    assert_close(slopes[-1], expected)
+    assert all(bool(slope.any()) for slope in slopes)
+
+
+def test_draws_of_a_decoder_have_the_mean_and_variance_of_its_head() -> None:
+    model, z = decoder(), randn(1, B, L, seed=16)
+    draws = model.sample_x_given_z(z.expand(20_000, B, L), generator=make_generator(1)).detach()
+    with torch.no_grad():
+        mean = model.network(z)[0]
+    # The standard deviation is exp(-0.35) = 0.70, that of the squares 0.70: / sqrt(20 000) = 0.005.
+    assert_mean(draws, mean, ceiling=0.006)
+    assert_mean((draws - mean) ** 2, torch.full((B, D), math.exp(-0.7)).double(), ceiling=0.006)
+
+
+def test_priors_are_centred() -> None:
+    normal, bits = standard_normal(L, dtype=DOUBLE)(B), fair_bits(L, dtype=DOUBLE)(B)
+    values = randn(S, B, L, seed=17)
+    assert_close(normal.log_prob(values), td.Normal(0.0, 1.0).log_prob(values).sum(-1))
+    assert_close(bits.log_prob(torch.zeros(S, B, L).double()), bits.log_prob(torch.ones(S, B, L).double()))
+
+
+@pytest.mark.parametrize("make", [NormalEncoder, BernoulliEncoder])
+def test_the_weights_of_an_encoder_are_those_of_its_network(make: Callable[[nn.Module], nn.Module]) -> None:
+    network = mlp([D, 2 * L], generator=make_generator(1))
+    assert set(make(network).parameters()) == set(network.parameters())
+
+
+def test_networks_must_keep_the_dtype() -> None:
+    class Single(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.float()
+
+    message = r"^network\({}\): expected torch\.float64 as the tensors it meets have, found torch\.float32$"
+    with pytest.raises(TypeError, match=message.format("x")):
+        NormalEncoder(Single())(randn(B, 2 * L))
+    model = DecoderModel(Single(), NormalLikelihood(0.0), D, D, standard_normal(D, dtype=DOUBLE))
+    with pytest.raises(TypeError, match=message.format("z")):
+        model.log_p_x_given_z(randn(B, D), randn(S, B, D))
+
+
+def test_draws_of_counts_need_no_contiguous_output_and_carry_no_gradient() -> None:
+    output = randn(D, B, S, seed=18).permute(2, 1, 0).requires_grad_()
+    draws = BinomialLikelihood(16).sample(output, generator=make_generator(1))
+    assert not draws.requires_grad
+    again = BinomialLikelihood(16).sample(output.detach().contiguous(), generator=make_generator(1))
+    assert torch.equal(draws, again)
