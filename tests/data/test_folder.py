@@ -196,7 +196,9 @@ def test_ctrl_c_during_a_download_leaves_no_file(server, misbehave, tmp_path):
     """A second process waits for a stalling mirror; the interrupt is the real one."""
     server.replies["/stalling"] = misbehave["stalling"](DATA)
     code = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        # A shell's background job ignores the interrupt; so would its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from vae_lib.data.download import RemoteFile; from vae_lib.data.folder import DataFolder\n"
         f"file = RemoteFile({NAME!r}, (sys.argv[1],), size={len(DATA)})\n"
         "DataFolder(Path(sys.argv[2])).fetch(file, len)\n"
