@@ -5,7 +5,7 @@ gradient for each independent estimate. :func:`measure` tells their spread.
 """
 
 from vae_lib.gradients.baselines import Baseline, Constant, Learned, LeaveOneOut, MovingAverage
-from vae_lib.gradients.contract import GradientEstimator, Gradients
+from vae_lib.gradients.contract import GradientEstimator
 from vae_lib.gradients.meter import Measurement, measure
 from vae_lib.gradients.objective import Objective, Params, amortised, expectation, functional, sgvb_a, sgvb_b
 from vae_lib.gradients.pathwise import Pathwise, sticking_the_landing
@@ -16,7 +16,6 @@ __all__ = [
     "Baseline",
     "Constant",
     "GradientEstimator",
-    "Gradients",
     "GumbelSoftmax",
     "Learned",
     "LeaveOneOut",
