@@ -21,7 +21,8 @@ class DecoderModel:
     Parameters
     ----------
     network
-        Maps latents ``(..., L)`` to the likelihood's input ``(..., D)``.
+        Maps latents ``(S, B, L)`` to the likelihood's input ``(S, B, K D)``, where the head needs K outputs for each
+        number of a datum.
     likelihood
         The head.
     latent_dim, data_dim
@@ -38,7 +39,8 @@ class DecoderModel:
 
     def _output(self, z: Tensor) -> Tensor:
         output = self.network(z)
-        checks.shape("network(z)", output, (*z.shape[:2], self.data_dim), like=z)
+        expected = self.likelihood.outputs_per_number * self.data_dim
+        checks.shape("network(z)", output, (*z.shape[:2], expected), like=z)
         return output
 
     def log_p_x_given_z(self, x: Tensor, z: Tensor) -> Tensor:
@@ -51,6 +53,11 @@ class DecoderModel:
         """One datum for each latent, ``(S, B, D)``."""
         checks.shape("z", z, ("S", "B", self.latent_dim))
         return self.likelihood.sample(self._output(z), generator=generator)
+
+    def mean_x_given_z(self, z: Tensor) -> Tensor:
+        """The expected datum for each latent, ``(S, B, D)``: the picture to show, in the units of the data."""
+        checks.shape("z", z, ("S", "B", self.latent_dim))
+        return self.likelihood.mean(self._output(z))
 
 
 def standard_normal(
