@@ -15,7 +15,6 @@ from tests.gradients.problems import PROBLEMS
 from vae_lib.densities import Bernoulli
 from vae_lib.gradients import (
     GradientEstimator,
-    Gradients,
     GumbelSoftmax,
     LeaveOneOut,
     Objective,
@@ -24,7 +23,7 @@ from vae_lib.gradients import (
     expectation,
     measure,
 )
-from vae_lib.gradients.contract import differentiate
+from vae_lib.gradients.contract import Gradients, differentiate
 from vae_lib.gradients.score_function import draw
 from vae_lib.rng import make_generator
 

@@ -17,7 +17,6 @@ from tests.gradients.problem import tensor
 from tests.oracles import assert_close, randn
 from vae_lib.densities import DiagonalNormal
 from vae_lib.gradients import (
-    Gradients,
     Measurement,
     Objective,
     Params,
@@ -26,6 +25,7 @@ from vae_lib.gradients import (
     expectation,
     measure,
 )
+from vae_lib.gradients.contract import Gradients
 from vae_lib.gradients.meter import _Moments
 from vae_lib.rng import make_generator
 
