@@ -1,6 +1,30 @@
-"""Learning: EM and variational EM (chapter 2), and what amortised inference costs."""
+"""Learning: EM and variational EM (chapter 2), what amortised inference costs, and the trainer (chapter 5)."""
 
 from vae_lib.learning.amortisation import InferenceGap, inference_gap, maximise
+from vae_lib.learning.batches import Images, reading_for
+from vae_lib.learning.checkpoints import CheckpointError, load_vae, save_vae
+from vae_lib.learning.diagnosis import NonFiniteError
 from vae_lib.learning.em import BoundFellError, EMRun, exact, run_em
+from vae_lib.learning.interrupts import TrainingInterrupted
+from vae_lib.learning.settings import TrainingConfig
+from vae_lib.learning.training import Run, train
 
-__all__ = ["BoundFellError", "EMRun", "InferenceGap", "exact", "inference_gap", "maximise", "run_em"]
+__all__ = [
+    "BoundFellError",
+    "CheckpointError",
+    "EMRun",
+    "Images",
+    "InferenceGap",
+    "NonFiniteError",
+    "Run",
+    "TrainingConfig",
+    "TrainingInterrupted",
+    "exact",
+    "inference_gap",
+    "load_vae",
+    "maximise",
+    "reading_for",
+    "run_em",
+    "save_vae",
+    "train",
+]

@@ -1,0 +1,217 @@
+"""Checkpoints: one safetensors file with a JSON header, written whole or not at all, read with suspicion.
+
+Nothing is unpickled, so a file from a stranger can do no harm. A file is written beside its place, flushed to the
+disk and renamed: whenever the power fails, the place holds the old file or the new one. The header carries a SHA-256 of
+the tensors, since safetensors by itself does not notice a flipped bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vae_lib.models.configurations import VAEConfig, build
+from vae_lib.models.vae import VAE
+from vae_lib.rng import make_generator
+
+FORMAT = "vae_lib checkpoint 1"
+_KEY = "vae_lib"
+# What the weights are called in a file: those of the last step, and those with the highest held-out bound so far.
+MODEL, BEST = "model.", "best.model."
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, written or used; one line says what was expected and what was found."""
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: named tensors on the CPU, and whatever JSON can say."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole, or leave what is there as it is.
+
+    Parameters
+    ----------
+    path
+        Its place.
+    tensors
+        By name, on any device.
+    header
+        Whatever JSON can say.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder or the disk does not take it.
+    """
+    host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({**header, "format": FORMAT, "sha256": _digest(host)}, allow_nan=False)
+    write_whole(path, save(host, metadata={_KEY: text}))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, and rename it.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder or the disk does not take it; nothing half-written is left.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a place that can be written to, found: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, it is truncated or damaged, or it is not one of this library.
+    """
+    try:
+        with open(path, "rb"):
+            pass  # safetensors words a missing file and a folder in its own way
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a checkpoint, found: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: expected a whole checkpoint, found a truncated or foreign file") from error
+    try:
+        header = json.loads(metadata[_KEY])
+        found = header["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a checkpoint of vae_lib, found safetensors of another kind") from error
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: expected the format {FORMAT!r}, found {found!r}")
+    if header.get("sha256") != _digest(tensors):
+        raise CheckpointError(f"{path}: expected tensors with the SHA-256 in the header, found others: it is damaged")
+    return Checkpoint(tensors, header)
+
+
+def save_vae(
+    path: str | os.PathLike[str],
+    vae: VAE,
+    config: VAEConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    **notes: Any,
+) -> None:
+    """Write the weights of a VAE with its configuration.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    vae
+        Built from ``config``.
+    config
+        What :func:`load_vae` builds it from again.
+    dtype
+        Of the stored weights: ``torch.float16`` halves the file. The model's own if not given.
+    notes
+        More for the header, as JSON can say it.
+    """
+    tensors = {f"{MODEL}{name}": value.to(dtype or value.dtype) for name, value in vae.state_dict().items()}
+    write_checkpoint(Path(path), tensors, {"notes": {**notes, "model": asdict(config)}})
+
+
+def load_vae(path: str | os.PathLike[str], *, best: bool = True, dtype: torch.dtype | None = None) -> VAE:
+    """Build the VAE of a checkpoint, of a training or of :func:`save_vae`, on the CPU.
+
+    Parameters
+    ----------
+    path
+        The file.
+    best
+        Take the weights with the highest held-out bound, if the file has them, and not those of the last step.
+    dtype
+        Of the model; the default dtype if not given.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used.
+    """
+    checkpoint = read_checkpoint(path)
+    config = read_config(path, checkpoint.header)
+    # The weights drawn here are replaced at once.
+    vae = build(config, generator=make_generator(0), dtype=dtype or torch.get_default_dtype())
+    has_best = any(name.startswith(BEST) for name in checkpoint.tensors)
+    prefix = BEST if best and has_best else MODEL
+    weights = {
+        name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)
+    }
+    load_weights(path, vae, weights)
+    return vae
+
+
+def read_config(path: str | os.PathLike[str], header: Mapping[str, Any]) -> VAEConfig:
+    """The configuration in the header of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is none of this library.
+    """
+    try:
+        return VAEConfig(**header["notes"]["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path}: expected the configuration of a VAE in its header, found {found}") from error
+
+
+def load_weights(path: str | os.PathLike[str], module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a module, all or none.
+
+    Raises
+    ------
+    CheckpointError
+        If a name or a shape differs.
+    """
+    own = module.state_dict()
+    if unmatched := sorted(own.keys() ^ weights.keys()):
+        place = "the model" if unmatched[0] in own else "the file"
+        raise CheckpointError(f"{path}: expected the weights of this model, found {unmatched[0]} only in {place}")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            expected, found = tuple(value.shape), tuple(weights[name].shape)
+            raise CheckpointError(f"{path}: expected {name} of shape {expected} as in this model, found {found}")
+    module.load_state_dict(dict(weights))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
