@@ -77,6 +77,7 @@ GUARDS = [
     ),
     ("learning/amortisation.py", ["tests/learning/test_amortisation.py"]),
     ("learning/", ["tests/learning/test_em.py"]),
+    ("evaluation/", ["tests/evaluation"]),
     ("models/", ["tests/models"]),
     ("plots/", ["tests/plots/test_ellipses_and_gaps.py"]),
     ("exact/", ["tests/exact", "tests/protocols"]),
