@@ -56,7 +56,7 @@ SIZES: dict[str, tuple[Any, list[tuple[int, int]], list[tuple[int, int]]]] = {
         [(784, 200), (200, 200), (200, 100)],
         [(50, 200), (200, 200), (200, 784)],
     ),
-    "digits": (BinomialLikelihood(16), [(64, 64), (64, 16)], [(8, 64), (64, 64)]),
+    "digits": (DiscretisedLogisticLikelihood(17), [(64, 64), (64, 16)], [(8, 64), (64, 128)]),
     "conv-mnist": (BernoulliLikelihood(), [(3136, 256), (256, 40)], [(20, 256), (256, 3136)]),
 }
 
@@ -178,7 +178,7 @@ def test_every_head_can_be_configured(head: Head, network: str) -> None:
 def test_layers_of_the_decoder_are_those_of_the_encoder_in_reverse() -> None:
     vae = build(configuration("digits", hidden=(40, 20), latent_dim=3), generator=make_generator(1))
     assert linear_sizes(vae.encoder) == [(64, 40), (40, 20), (20, 6)]
-    assert linear_sizes(vae.decoder) == [(3, 20), (20, 40), (40, 64)]
+    assert linear_sizes(vae.decoder) == [(3, 20), (20, 40), (40, 128)]
 
 
 def test_channels_of_the_convolutions() -> None:

@@ -7,7 +7,7 @@ A configuration is data: plain numbers and words that a checkpoint can hold as J
 - ``kingma2014-frey``: the same with 200 units and normal pixels from 0 to 1, whose mean (by a sigmoid) and variance are
   predicted. The paper has 2, 5, 10 and 20 latents.
 - ``burda2016-1``: Burda, Grosse and Salakhutdinov (2016): one layer of 50 latents, twice 200 tanh units, bits.
-- ``digits``: the small digits of this book: 64 tanh units, counts up to 16.
+- ``digits``: the small digits of this book: 64 tanh units, levels 0 to 16 in order.
 - ``conv-mnist``: bits by two convolutions each way.
 
 Two things differ from the published code of Burda and others: there the encoder puts out log-standard-deviations, here
@@ -141,7 +141,7 @@ _CONFIGURATIONS = {
     "kingma2014-mnist": VAEConfig((28, 28), 20, (500,), init="normal"),
     "kingma2014-frey": VAEConfig((28, 20), 10, (200,), likelihood="normal-predicted-unit", init="normal"),
     "burda2016-1": VAEConfig((28, 28), 50, (200, 200), init="glorot"),
-    "digits": VAEConfig((8, 8), 8, (64,), likelihood="binomial", max_value=16),
+    "digits": VAEConfig((8, 8), 8, (64,), likelihood="discretised-logistic", max_value=16),
     "conv-mnist": VAEConfig((28, 28), 20, (256,), network="conv", activation="relu"),
 }
 
