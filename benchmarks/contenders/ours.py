@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from contenders.contract import LEARNING_RATE, Task, linears_of
 from vae_lib.learning.batches import Images
+from vae_lib.learning.compiled import CompiledBound
 from vae_lib.learning.settings import TrainingConfig
 from vae_lib.learning.training import Trainer
 from vae_lib.rng import make_generator
@@ -28,7 +29,7 @@ class ByTrainer:
         self.trainer = Trainer(self.vae, images, None, config, device=torch.device("cpu"))
         self.trainer.total_steps = 0
         if compiled:
-            self.trainer.average_bound = torch.compile(self.trainer.average_bound)
+            self.trainer.average_bound = CompiledBound(self.trainer.module, self.trainer.device)
 
     def linears(self) -> list[nn.Linear]:
         """The layers."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from vae_lib.data import load_dataset
+from vae_lib.cli.parsing import BadInput
+from vae_lib.data import Dataset, DatasetError, dataset_info, load_dataset
 from vae_lib.data.dataset import DatasetInfo, Split
+from vae_lib.evaluation import HeldOut, MarginalLikelihood, held_out_elbo, log_p_x
 from vae_lib.learning import Images, reading_for
-from vae_lib.models import VAEConfig, configuration
+from vae_lib.learning.distributed import choose_device
+from vae_lib.models import VAE, VAEConfig, configuration
 from vae_lib.rng import make_generator
 
 # Which configuration fits which data, where none is asked for.
@@ -21,45 +25,92 @@ _CONFIGURATION_FOR = {
     "frey": "kingma2014-frey",
     "sprites": "kingma2014-mnist",
 }
+SPLITS = ("train", "validation", "test")
+_COUNTS = ("binomial", "categorical", "discretised-logistic")
 
 
 class Splits(NamedTuple):
-    """The three splits of a data set as a model reads them."""
+    """The three splits of a data set as a model reads them, and the data as published."""
 
-    info: DatasetInfo
+    dataset: Dataset
     train: Images
     validation: Images
     test: Images
 
 
-def configuration_for(data: str, name: str | None, info: DatasetInfo) -> VAEConfig:
-    """The configuration of that name, or the one that fits the data, with images of the size of the data.
+def find_data(name: str) -> DatasetInfo:
+    """What is known about the data set of that name.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    try:
+        return dataset_info(name)
+    except DatasetError as error:
+        raise BadInput(str(error)) from None
+
+
+def configuration_name(data: str) -> str:
+    """The name of the configuration that fits the data, where none is asked for."""
+    return _CONFIGURATION_FOR[data]
+
+
+def configuration_for(info: DatasetInfo, name: str, **changes: Any) -> VAEConfig:
+    """The configuration of that name, with images of the size of the data and pixels in their range.
 
     Parameters
     ----------
-    data
-        The name of a data set.
-    name
-        The name of a configuration.
     info
         What is known about the data.
+    name
+        The name of a configuration.
+    changes
+        Settings that are to differ.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such configuration, or a setting does not fit.
     """
-    config = configuration(name or _CONFIGURATION_FOR[data])
-    config = replace(config, image_shape=info.image_shape)
-    if config.likelihood in ("binomial", "categorical", "discretised-logistic"):
-        config = replace(config, max_value=info.value_range[1])
-    return config
+    likelihood = changes.get("likelihood", configuration(name).likelihood)
+    largest = info.value_range[1]
+    if largest == 1 and str(likelihood).startswith("normal"):
+        # A density grows without bound on a finite set of values, and its nats are not those of a probability.
+        expected = f"bernoulli, {', '.join(_COUNTS)} for the bits of {info.name}"
+        raise ValueError(f"likelihood: expected one of {expected}, found {likelihood!r}")
+    max_value = largest if likelihood in _COUNTS else 1
+    return configuration(name, **{"image_shape": info.image_shape, "max_value": max_value, **changes})
 
 
-def load_splits(data: str, config: VAEConfig) -> Splits:
+def check_fit(info: DatasetInfo, config: VAEConfig) -> None:
+    """Check that a model was made for images like these.
+
+    Raises
+    ------
+    BadInput
+        If their size or their range is another one.
+    """
+    (height, width), (rows, columns) = config.image_shape, info.image_shape
+    if (height, width) != (rows, columns):
+        raise BadInput(
+            f"data: expected images of {height} x {width} pixels, as the model has, found {rows} x {columns}"
+        )
+    if config.likelihood in _COUNTS and config.max_value != info.value_range[1]:
+        expected, found = config.max_value, info.value_range[1]
+        raise BadInput(f"data: expected pixels from 0 to {expected}, as the model has, found 0 to {found}")
+
+
+def load_splits(data: str, config: VAEConfig, *, progress: bool | None = None) -> Splits:
     """Load a data set, read as the likelihood of a configuration wants it."""
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, progress=progress)
     reading, largest = reading_for(config), dataset.info.value_range[1]
 
     def images(split: Split) -> Images:
         return Images(split.x, reading, largest)
 
-    return Splits(dataset.info, images(dataset.train), images(dataset.validation), images(dataset.test))
+    return Splits(dataset, images(dataset.train), images(dataset.validation), images(dataset.test))
 
 
 def fixed_bits(images: Images, like: Tensor, split: str) -> Tensor:
@@ -76,3 +127,43 @@ def fixed_bits(images: Images, like: Tensor, split: str) -> Tensor:
     """
     generator = make_generator(0, "bits", split)
     return images.read_all(dtype=like.dtype, generator=generator).to(like.device)
+
+
+class Measured(NamedTuple):
+    """Held-out quantities of all images, those of log p(x) for some, and which these are."""
+
+    held_out: HeldOut
+    estimate: MarginalLikelihood | None
+    rows: Tensor
+
+
+def measure(vae: VAE, x: Tensor, *, images: int, draws: int) -> Measured:
+    """Measure a model on data ``x (N, D)``: the ELBO with ten draws for each, and log p(x) of some.
+
+    Parameters
+    ----------
+    vae, x
+        On the same device.
+    images
+        How many log p(x) is estimated for, every so many-th of them; with 0 it is left out.
+    draws
+        For each of these.
+    """
+    generator = make_generator(0, "evaluation", device=x.device)
+    held_out = held_out_elbo(vae, vae, x, num_samples=10, generator=generator)
+    rows = torch.arange(len(x), device=x.device)[:: max(1, len(x) // max(1, images))][:images]
+    if not images:
+        return Measured(held_out, None, rows)
+    latents = 1000 if x.device.type == "cpu" else 50_000
+    return Measured(held_out, log_p_x(vae, vae, x[rows], num_samples=draws, generator=generator, rows=latents), rows)
+
+
+def ready_device(name: str | None) -> torch.device:
+    """The device of that name; on a CPU with one thread, or as many as ``OMP_NUM_THREADS`` says.
+
+    With several threads and a small model a busy machine spends its time waiting: twenty times as much as the work.
+    """
+    device = choose_device(name)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    return device

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import vae_lib
-from vae_lib.cli.experiment import fixed_bits, load_splits
+from vae_lib.cli.experiment import fixed_bits, load_splits, measure
 from vae_lib.estimate import mean_with_error
-from vae_lib.evaluation import held_out_elbo, log_p_x
+from vae_lib.evaluation import log_p_x
 from vae_lib.learning import TrainingConfig, load_vae, save_vae, train
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
@@ -210,11 +210,17 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
     vae = load_vae(path, dtype=torch.float32).to(target)
     test = load_splits(recipe.data, recipe.model).test
     x = fixed_bits(test, next(vae.parameters()), "test")
-    generator = make_generator(0, "evaluation", device=target)
-    held_out = held_out_elbo(vae, vae, x, num_samples=10, generator=generator)
-    some = x[:: max(1, len(x) // recipe.likelihood_images)][: recipe.likelihood_images]
-    rows = 1000 if target.type == "cpu" else 50_000
-    estimate = log_p_x(vae, vae, some, num_samples=recipe.likelihood_samples, generator=generator, rows=rows)
+    held_out, estimate, rows = measure(vae, x, images=recipe.likelihood_images, draws=recipe.likelihood_samples)
+    assert estimate is not None
+    some = x[rows]
+    # Image by image for a few, so that anybody can check them with a program of their own.
+    first = log_p_x(
+        vae,
+        vae,
+        some[:20],
+        num_samples=recipe.likelihood_samples,
+        generator=make_generator(0, "first images", device=target),
+    )
     return {
         "test_elbo": _summary(held_out.elbo),
         "test_kl": _summary(held_out.kl),
@@ -223,6 +229,10 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
             "error_of_the_draws": round(float(estimate.standard_error.square().sum().sqrt()) / len(some), 4),
             "images": len(some),
             "samples": recipe.likelihood_samples,
+            "first_images": [
+                {"value": round(value, 4), "standard_error": round(error, 4)}
+                for value, error in zip(first.value.tolist(), first.standard_error.tolist(), strict=True)
+            ],
             "median_effective_sample_size": round(float(estimate.effective_sample_size.median()), 1),
         },
     }
@@ -230,7 +240,7 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
 
 def _summary(values: Tensor) -> dict[str, float]:
     """Mean over the images, and its standard error, which is that of another choice of images."""
-    mean, error = mean_with_error(values.double())
+    mean, error = mean_with_error(values.cpu().double())  # MPS has no doubles
     return {"mean": round(float(mean), 4), "standard_error": round(float(error), 4)}
 
 

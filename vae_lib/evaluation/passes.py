@@ -12,6 +12,12 @@ from vae_lib import checks
 from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel
 
 
+def modules_of(*parts: object) -> list[nn.Module]:
+    """The parts that are modules, and the modules that parts hold as attributes, as a ``DecoderModel`` does."""
+    holders = [value for part in parts for value in (part, *getattr(part, "__dict__", {}).values())]
+    return [holder for holder in holders if isinstance(holder, nn.Module)]
+
+
 @contextmanager
 def evaluating(*parts: object) -> Iterator[None]:
     """Switch modules to evaluation mode and gradients off; afterwards every module has its own mode back.
@@ -19,11 +25,10 @@ def evaluating(*parts: object) -> Iterator[None]:
     Parameters
     ----------
     parts
-        Models and encoders. A part may be a module, or hold modules as attributes, as a ``DecoderModel`` does. Modules
-        that lie deeper in something that is no module are not found.
+        Models and encoders: :func:`modules_of` them. Modules that lie deeper in something that is no module are not
+        found.
     """
-    holders = [value for part in parts for value in (part, *getattr(part, "__dict__", {}).values())]
-    roots = [holder for holder in holders if isinstance(holder, nn.Module)]
+    roots = modules_of(*parts)
     modes = [(module, module.training) for root in roots for module in root.modules()]
     try:
         for root in roots:

@@ -6,8 +6,9 @@ The whole set lies on the device as it was published, one byte a pixel: 47 MB fo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -29,7 +30,7 @@ class Images:
         ``(N, D)``: bytes, or floating-point numbers.
     reading
         - ``"bits"``: a pixel is one with probability ``value / max_value``, drawn anew at every reading (dynamic
-          binarisation). With ``max_value`` 1 the values are bits already and stay as they are.
+          binarisation). Bytes with ``max_value`` 1 are bits already and stay as they are.
         - ``"counts"``: the values as they are.
         - ``"unit"``: the values divided by ``max_value``.
     max_value
@@ -70,6 +71,12 @@ class Images:
         """D."""
         return self.values.shape[1]
 
+    def facts(self) -> dict[str, Any]:
+        """What tells these images from others, as JSON can say it."""
+        digest = hashlib.sha256(self.values.cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+        sizes = {"number of images": len(self), "pixels": self.data_dim}
+        return {**sizes, "reading": self.reading, "max_value": self.max_value, "values, SHA-256": digest}
+
     def to(self, device: torch.device | str) -> Images:
         """The same images on another device."""
         return replace(self, values=self.values.to(device))
@@ -92,7 +99,7 @@ class Images:
         x = self.values.index_select(0, rows[part]).to(dtype)
         if self.reading == "unit":
             return x / self.max_value
-        if self.reading == "counts" or self.max_value == 1:
+        if self.reading == "counts" or (self.max_value == 1 and self.values.dtype == torch.uint8):
             return x
         shape = (len(rows), self.data_dim)
         uniform = torch.rand(shape, generator=generator, dtype=dtype, device=self.values.device)[part]

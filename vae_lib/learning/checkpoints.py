@@ -2,12 +2,13 @@
 
 Nothing is unpickled, so a file from a stranger can do no harm. A file is written beside its place, flushed to the
 disk and renamed: whenever the power fails, the place holds the old file or the new one. The header carries a SHA-256 of
-the tensors, since safetensors by itself does not notice a flipped bit.
+all else in the file, since safetensors by itself does not notice a flipped bit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -60,8 +61,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[
     CheckpointError
         If the folder or the disk does not take it.
     """
-    host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "format": FORMAT, "sha256": _digest(host)}, allow_nan=False)
+    # Copies, because safetensors takes no two tensors that share memory, as tied weights do.
+    host = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    # Through JSON once, so that the digest is of what the file holds.
+    written = json.loads(json.dumps({**header, "format": FORMAT}, allow_nan=False))
+    text = json.dumps({**written, "sha256": _digest(host, written)})
     write_whole(path, save(host, metadata={_KEY: text}))
 
 
@@ -76,13 +80,17 @@ def write_whole(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for orphan in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            orphan.unlink()  # of a process that was killed while it wrote
         with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: expected a place that can be written to, found: {error.strerror}") from error
+        raise CheckpointError(
+            f"{path}: expected a place that can be written to, found: {error.strerror or error}"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -100,7 +108,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with open(path, "rb"):
             pass  # safetensors words a missing file and a folder in its own way
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except OSError as error:
         raise CheckpointError(f"{path}: expected a checkpoint, found: {error.strerror or error}") from error
@@ -113,8 +121,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path}: expected a checkpoint of vae_lib, found safetensors of another kind") from error
     if found != FORMAT:
         raise CheckpointError(f"{path}: expected the format {FORMAT!r}, found {found!r}")
-    if header.get("sha256") != _digest(tensors):
-        raise CheckpointError(f"{path}: expected tensors with the SHA-256 in the header, found others: it is damaged")
+    if header.pop("sha256", None) != _digest(tensors, header):
+        raise CheckpointError(f"{path}: expected contents with the SHA-256 in the header, found others: it is damaged")
     return Checkpoint(tensors, header)
 
 
@@ -209,9 +217,9 @@ def load_weights(path: str | os.PathLike[str], module: torch.nn.Module, weights:
     module.load_state_dict(dict(weights))
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -59,6 +59,15 @@ class World:
         dist.all_reduce(raised, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised.tolist()]
 
+    def agree(self, value: Tensor, device: torch.device) -> bool:
+        """Whether a tensor is the same in all processes."""
+        if self.size == 1:
+            return True
+        lowest, highest = value.to(device, copy=True), value.to(device, copy=True)
+        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        return torch.equal(lowest, highest)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with gradients averaged over all processes."""
         return module if self.size == 1 else nn.parallel.DistributedDataParallel(module)
@@ -67,7 +76,8 @@ class World:
         """Reparameterised draws ``(S, B, L)`` from q for the part of the batch that this process holds.
 
         Noise is drawn for the whole batch, and its part is taken: together the processes hold the draws that one
-        process would have made.
+        process would have made. Noise of a Gamma or a Beta depends on their parameters, which a process knows for its
+        part alone: such a q trains in one process.
 
         Raises
         ------
@@ -128,6 +138,8 @@ def choose_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise NotImplementedError(device.type)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(

@@ -28,12 +28,11 @@ def rate_factor(schedule: Schedule, step: int, total_steps: int, warmup_steps: i
     warmup_steps
         Over so many first steps the rate grows to its value along a straight line.
     """
-    progress = step / total_steps
     factor = 1.0
     if schedule == "cosine":
-        factor = 0.5 * (1.0 + math.cos(math.pi * progress))
+        factor = 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
     elif schedule == "stages":
         # Stages before stage i take 1 + 3 + ... + 3^(i-1) = (3^i - 1) / 2 of the 3280 passes.
-        stage = max(i for i in range(8) if (3**i - 1) // 2 <= 3280 * progress)
+        stage = max(i for i in range(8) if (3**i - 1) // 2 * total_steps <= 3280 * step)
         factor = 10.0 ** (-stage / 7.0)
     return factor * min(1.0, (step + 1) / warmup_steps) if warmup_steps else factor

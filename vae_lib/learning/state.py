@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vae_lib.learning.checkpoints import CheckpointError, load_weights, read_checkpoint, write_checkpoint
-from vae_lib.learning.diagnosis import NonFiniteError
 from vae_lib.learning.settings import TrainingConfig, make_optimiser
 from vae_lib.rng import make_generator
 
-# These may differ when a training goes on: they decide where it ends and when it is looked at, not how it moves.
+# These may differ when a training goes on: where it ends, and when it is looked at. A rate that falls towards the end
+# then falls towards another one.
 _FREE = ("epochs", "evaluate_every")
 
 
@@ -48,29 +48,30 @@ class TrainingState:
         facts: Mapping[str, Any],
     ) -> None:
         self.module, self.config, self.device = module, config, device
-        self.facts = dict(facts)
         self.optimiser = make_optimiser(config, module, device)
         self.generator = make_generator(config.seed, "training", device=device)
         self.step, self.seconds = 0, 0.0
         # The bound at each step of the present epoch.
         self.bounds = torch.zeros(steps_per_epoch, dtype=next(module.parameters()).dtype, device=device)
+        self.facts = {**facts, "dtype": str(self.bounds.dtype)}
         self.history: list[dict[str, Any]] = []
         # The weights with the highest held-out bound so far.
         self.best: dict[str, Tensor] = {}
+
+    def non_finite(self) -> list[str]:
+        """Name the weights, and what the optimiser keeps of them, that are not finite."""
+        weights = {f"the weight {name}": value for name, value in self.module.named_parameters()}
+        kept = {name: value for name, value in self.tensors().items() if name.startswith("optimiser.")}
+        return [name for name, value in (weights | kept).items() if not bool(torch.isfinite(value).all())]
 
     def write(self, path: Path) -> None:
         """Write a checkpoint.
 
         Raises
         ------
-        NonFiniteError
-            If a weight is not finite: the file that is there is better.
         CheckpointError
             If the disk does not take it.
         """
-        for name, parameter in self.module.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise NonFiniteError(f"the weight {name}")
         write_checkpoint(path, self.tensors(), self.header())
 
     def read(self, path: Path) -> None:
@@ -90,8 +91,8 @@ class TrainingState:
                 expected, found = header[part].get(name), mine[part].get(name)
                 if expected != found and name not in _FREE:
                     raise CheckpointError(f"{name}: expected {expected!r} as in {path}, found {found!r}")
-        own = self.module.state_dict()
-        load_weights(path, self.module, {name: tensors[name] for name in tensors if name in own})
+        others = ("best.", "optimiser.", "generator", "bounds")
+        load_weights(path, self.module, {name: tensors[name] for name in tensors if not name.startswith(others)})
         self.restore(tensors, header)
 
     def tensors(self) -> dict[str, Tensor]:

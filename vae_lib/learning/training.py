@@ -14,27 +14,28 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from vae_lib import checks
 from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.divergences import kl
 from vae_lib.evaluation.held_out import held_out_elbo
+from vae_lib.evaluation.passes import evaluating
+from vae_lib.learning.average_bound import AverageBound, Bound
 from vae_lib.learning.batches import Images, epoch_order
+from vae_lib.learning.compiled import CompiledBound
 from vae_lib.learning.diagnosis import NonFiniteError, first_non_finite
-from vae_lib.learning.distributed import World, choose_device, current_world
+from vae_lib.learning.distributed import choose_device, current_world
 from vae_lib.learning.interrupts import Interruption, TrainingInterrupted
 from vae_lib.learning.reports import Report
 from vae_lib.learning.schedules import rate_factor
 from vae_lib.learning.settings import TrainingConfig
 from vae_lib.learning.state import TrainingState
-from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel
+from vae_lib.protocols import ApproximatePosterior
 from vae_lib.rng import make_generator
-
-# Takes a model, q for the batch, x (B, D) and draws z (S, B, L); returns values whose average is raised.
-Bound: TypeAlias = Callable[[LatentVariableModel, Density, Tensor, Tensor], Tensor]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -50,7 +51,7 @@ class Run:
     history
         One row for each look at the held-out images: ``epoch``, ``step``, ``samples`` (images seen), ``train_elbo``
         (the average over the steps of the epoch, while the weights moved), ``validation_elbo`` and ``validation_kl``
-        in nats an image, ``seconds`` of training and ``images_per_second``.
+        in nats an image, ``seconds`` of training and ``images_per_second``. Of several processes the first has it.
     checkpoint
         Where the last state lies, if a folder was given.
     """
@@ -58,45 +59,6 @@ class Run:
     model: Any
     history: list[dict[str, Any]]
     checkpoint: Path | None
-
-
-class AverageBound(nn.Module):
-    """The average of a bound over draws and minibatch, as one module: what is compiled, and shared by processes.
-
-    Parameters
-    ----------
-    model, encoder
-        p(x, z) and q(z | x); their weights, where they have any, become this module's.
-    bound
-        What is averaged.
-    num_samples
-        S.
-    world
-        The processes that share a minibatch.
-    """
-
-    def __init__(
-        self,
-        model: LatentVariableModel,
-        encoder: ApproximatePosterior | None,
-        bound: Bound,
-        num_samples: int,
-        world: World,
-    ) -> None:
-        super().__init__()
-        self.model: LatentVariableModel = model
-        self.encoder: ApproximatePosterior | None = encoder
-        self._bound, self._num_samples, self._world = bound, num_samples, world
-
-    def posterior(self, x: Tensor) -> Density:
-        """Density q(z | x), of the encoder, or of the model if it is its own."""
-        return cast(ApproximatePosterior, self.model if self.encoder is None else self.encoder)(x)
-
-    def forward(self, x: Tensor, generator: Generator) -> Tensor:
-        """One number, in nats an image."""
-        q = self.posterior(x)
-        z = self._world.draw(q, self._num_samples, generator=generator)
-        return self._bound(self.model, q, x, z).mean()
 
 
 def train(
@@ -123,13 +85,14 @@ def train(
     ----------
     model
         Any :class:`~vae_lib.protocols.LatentVariableModel`; a :class:`~vae_lib.models.VAE` is its own encoder. Its
-        weights change, and move to the device.
+        weights change, and move to the device. Its mode, for training or evaluation, stays as it is.
     images, validation
         To learn from, and to look at. Without the second no held-out bound is reported.
     config
         Settings; those of :class:`~vae_lib.learning.settings.TrainingConfig` if not given.
     encoder
-        Density q(z | x), where the model is not its own.
+        Density q(z | x), where the model is not its own. Model and encoder are modules, or hold modules as attributes:
+        weights that hide elsewhere, as inside a lambda, are not found and not trained.
     bound
         Takes model, q, x and draws z, and returns values whose average is raised. Those of :mod:`vae_lib.bounds` fit.
     device
@@ -137,14 +100,16 @@ def train(
     folder
         Where ``checkpoint.safetensors`` and ``metrics.jsonl`` go. Without one nothing is written.
     resume
-        Go on from the checkpoint in the folder, if there is one. On a CPU the result is, to the last bit, that of a
-        training which was never interrupted.
+        Go on from the checkpoint in the folder, if there is one. On a CPU, with as many threads, the result is to the
+        last bit that of a training which was never interrupted. A model with randomness of its own, as of dropout,
+        breaks this promise.
     progress
         Whether to show a bar. If not given: where stderr is a terminal.
     tensorboard
         Whether to write TensorBoard's files to the folder too.
     compiled
-        Compile the bound with ``torch.compile``; on a GPU with captured graphs. It takes a minute first.
+        Compile the bound with ``torch.compile``; on a GPU with captured graphs. It takes a while at first, and asks for
+        one process and a normal q.
     notes
         For the header of the checkpoint, as JSON can say it. With ``model`` as the dictionary of a
         :class:`~vae_lib.models.VAEConfig`, ``load_vae`` reads the checkpoint.
@@ -164,6 +129,8 @@ def train(
         After Ctrl-C, with the state saved. It is a :class:`KeyboardInterrupt`.
     """
     chosen = choose_device(device)
+    if check_every is None:
+        check_every = 1 if chosen.type == "cpu" else 50
     trainer = Trainer(
         model,
         images,
@@ -175,7 +142,7 @@ def train(
         folder=None if folder is None else Path(folder),
         notes=notes,
         checkpoint_seconds=checkpoint_seconds,
-        check_every=check_every or (1 if chosen.type == "cpu" else 50),
+        check_every=check_every,
     )
     path = trainer.checkpoint
     # Asked of all processes, so that none finds what another has just begun to write.
@@ -185,8 +152,7 @@ def train(
             raise ValueError(f"folder: expected one without a training, found {path}; resume=True goes on with it")
         trainer.state.read(path)
     if compiled:
-        options = {"mode": "reduce-overhead"} if chosen.type == "cuda" else {}
-        trainer.average_bound = torch.compile(trainer.average_bound, **options)  # type: ignore[call-overload]
+        trainer.average_bound = CompiledBound(trainer.module, chosen)
     trainer.run(progress=progress, tensorboard=tensorboard)
     return Run(model, trainer.state.history, path)
 
@@ -211,8 +177,11 @@ class Trainer:
     ) -> None:
         self.world = current_world()
         for name, data in (("images", images), ("validation", validation)):
+            if data is not None and not isinstance(data, Images):
+                raise TypeError(f"{name}: expected vae_lib.learning.Images, found {type(data).__name__}")
             if data is not None and data.data_dim != model.data_dim:
                 raise ValueError(f"{name}: expected {model.data_dim} pixels, as the model has, found {data.data_dim}")
+        checks.positive_int("check_every", check_every)
         size = config.batch_size
         if size > len(images):
             raise ValueError(f"batch_size: expected at most the number of images, {len(images)}, found {size}")
@@ -224,7 +193,8 @@ class Trainer:
         self.average_bound: Callable[[Tensor, Generator], Tensor] = self.world.wrap(self.module)
         self.steps_per_epoch = len(images) // size
         self.total_steps = config.epochs * self.steps_per_epoch
-        facts = {"number of images": len(images), "pixels": images.data_dim, "notes": dict(notes or {})}
+        name = getattr(bound, "__name__", type(bound).__name__)
+        facts = {**images.facts(), "bound": name, "notes": dict(notes or {})}
         self.state = TrainingState(self.module, config, device, self.steps_per_epoch, facts)
         self.dtype = self.state.bounds.dtype
         self.checkpoint = None if folder is None else folder / CHECKPOINT
@@ -246,7 +216,7 @@ class Trainer:
         state.optimiser.step()
         state.bounds[state.step % self.steps_per_epoch] = bound.detach()
         state.step += 1
-        return bound
+        return bound.detach()
 
     def run(self, *, progress: bool | None = None, tensorboard: bool = False) -> None:
         """Take all steps that are left."""
@@ -259,49 +229,47 @@ class Trainer:
             total=self.total_steps * size,
             done=state.step * size,
         )
-        self.save()
-        good = state.snapshot() if self.check_every > 1 else None
-        saved = mark = time.perf_counter()
-        try:
-            with Interruption() as interruption:
-                while state.step < self.total_steps:
-                    self.take_step()
-                    if report.advance(size):
-                        report.say(**self._glance())
-                    ends_epoch = state.step % self.steps_per_epoch == 0
-                    if state.step % self.check_every and not ends_epoch:
+        with contextlib.closing(report), Interruption() as interruption:
+            self.save()
+            good = state.snapshot() if self.check_every > 1 else None
+            saved = mark = time.perf_counter()
+            while state.step < self.total_steps:
+                self.take_step()
+                if report.advance(size):
+                    report.say(**self._glance())
+                ends_epoch = state.step % self.steps_per_epoch == 0
+                if state.step % self.check_every and not ends_epoch:
+                    continue
+                if good is not None:
+                    # Asked of all processes: none goes back alone.
+                    (is_lost,) = self.world.any([not bool(torch.isfinite(state.bounds).all())], self.device)
+                    if is_lost:
+                        # Back to the last good state; step by step from there, the layer can be named.
+                        state.restore(*good)
+                        good, self.check_every = None, 1
                         continue
-                    if good is not None:
-                        if not bool(torch.isfinite(state.bounds).all()):
-                            # Back to the last good state; step by step from there, the layer can be named.
-                            state.restore(*good)
-                            good, self.check_every = None, 1
-                            continue
-                        good = state.snapshot()
-                    # What follows is not training, and its time is not counted.
-                    state.seconds += time.perf_counter() - mark
-                    if ends_epoch:
-                        self._look(report)
-                    is_due = time.perf_counter() - saved > self.checkpoint_seconds
-                    is_stopped, is_due = self.world.any([interruption.requested, is_due], self.device)
-                    is_done = state.step == self.total_steps
-                    if is_stopped or is_due or is_done:
-                        self.save()
-                        saved = time.perf_counter()
-                    if is_stopped and not is_done:
-                        raise TrainingInterrupted(self._how_to_go_on())
-                    mark = time.perf_counter()
-        finally:
-            report.close()
+                    good = state.snapshot()
+                # What follows is not training, and its time is not counted.
+                state.seconds += time.perf_counter() - mark
+                if ends_epoch:
+                    self._look(report)
+                is_due = time.perf_counter() - saved > self.checkpoint_seconds
+                is_stopped, is_due = self.world.any([interruption.requested, is_due], self.device)
+                is_done = state.step == self.total_steps
+                if is_stopped or is_due or is_done:
+                    self.save()
+                    saved = time.perf_counter()
+                if is_stopped and not is_done:
+                    raise TrainingInterrupted(self._how_to_go_on())
+                mark = time.perf_counter()
 
     def save(self) -> None:
-        """Write the state, if there is a folder for it and the state is sound."""
+        """Write the state, if it is sound and there is a folder for it."""
         self.state.bounds = self.world.mean(self.state.bounds)
+        if bad := self.state.non_finite():
+            raise NonFiniteError(self._message(bad[0]))
         if self.checkpoint is not None and self.world.is_writer:
-            try:
-                self.state.write(self.checkpoint)
-            except NonFiniteError as error:
-                raise NonFiniteError(self._message(str(error))) from None
+            self.state.write(self.checkpoint)
 
     def _minibatch(self) -> tuple[Tensor, slice]:
         """Which images the next step is to be taken on, and which of them are this process's."""
@@ -320,6 +288,8 @@ class Trainer:
     def _look(self, report: Report) -> None:
         """At the end of an epoch look at the held-out images, and report."""
         state, bounds = self.state, self.world.mean(self.state.bounds)
+        if not self.world.agree(state.generator.get_state(), self.device):
+            raise TypeError("q: expected noise that does not depend on parameters, found processes that drew apart")
         epoch, samples = state.step // self.steps_per_epoch, state.step * self.config.batch_size
         is_last = state.step == self.total_steps
         if not self.world.is_writer or (epoch % self.config.evaluate_every and not is_last):
@@ -334,7 +304,7 @@ class Trainer:
             row["validation_elbo"], row["validation_kl"] = float(held_out.elbo.mean()), float(held_out.kl.mean())
             if not math.isfinite(row["validation_elbo"]):
                 raise NonFiniteError(self._message("the held-out bound"))
-            if all(row["validation_elbo"] > earlier["validation_elbo"] for earlier in state.history):
+            if all(row["validation_elbo"] > earlier.get("validation_elbo", -math.inf) for earlier in state.history):
                 state.best = {name: value.clone() for name, value in self.module.state_dict().items()}
         row["seconds"], row["images_per_second"] = round(state.seconds, 3), round(samples / state.seconds, 1)
         state.history.append(row)
@@ -345,7 +315,7 @@ class Trainer:
         state = self.state
         position = (state.step - 1) % self.steps_per_epoch
         numbers = {"ELBO": float(state.bounds[: position + 1].mean())}
-        with torch.no_grad(), contextlib.suppress(NotImplementedError):
+        with evaluating(self.module), contextlib.suppress(NotImplementedError):
             rows = self._order[position * self.config.batch_size :][: self.config.batch_size]
             x = self.images.read(rows, dtype=self.dtype, generator=make_generator(0, device=self.device))
             numbers["KL"] = float(kl(self.module.posterior(x), self.module.model.prior(len(x))).mean())

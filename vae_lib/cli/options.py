@@ -1,0 +1,254 @@
+"""What can be asked of each command: its options, their defaults, and the words of ``--help``.
+
+The library is not imported here, so that help is quick. Names are checked by the library, which knows them; a test
+compares those in the help with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Positional, arg
+
+Run = Annotated[Path, arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a VAE, and draw what it has learnt.
+
+    Without options it trains on the small digits, which need no download, in seconds. A run is a folder with a
+    checkpoint, the numbers of every epoch (metrics.jsonl) and pictures (PNG). No run is ever overwritten. Ctrl-C saves
+    the run and says how to go on.
+
+    Under torchrun the same command shares each minibatch between the processes, and one of them writes.
+
+    Parameters
+    ----------
+    data
+        Data set: digits, mnist, binarized-mnist, frey or sprites; see the command data.
+    model
+        Configuration: digits, kingma2014-mnist, kingma2014-frey, burda2016-1 or conv-mnist. Images of another size
+        change its first and last layer.
+    latents
+        Latents L. With 2 there are pictures of the whole manifold.
+    hidden
+        Units in each hidden layer of the encoder, first to last; the decoder has the same in reverse.
+    likelihood
+        What p(x | z) is: bernoulli, binomial, categorical, discretised-logistic, normal, normal-learned,
+        normal-per-pixel, normal-predicted or normal-predicted-unit. Bernoulli draws bits anew from grey levels; the
+        normal ones want grey levels from 0 to 1.
+    epochs
+        Passes over the training images. May be raised with --resume.
+    batch_size
+        Images in a minibatch, over all processes.
+    learning_rate
+        Of the optimiser.
+    optimiser
+        adam, adamax, adagrad or sgd.
+    schedule
+        How the learning rate falls over the whole training: constant, cosine or stages.
+    warmup
+        Steps over which the learning rate first grows to its value.
+    samples
+        Draws of z for each image and step.
+    evaluate_every
+        Epochs between two looks at the held-out images.
+    seed
+        Of the weights, the order of the images, their bits and the noise.
+    device
+        cpu, cuda, cuda:1 or mps. On a CPU one thread is used, or as many as OMP_NUM_THREADS says.
+    folder
+        A new folder for the run.
+    resume
+        The folder of a run to go on with, under its stored settings.
+    tensorboard
+        Write TensorBoard's files too; needs the package tensorboard.
+    compiled
+        Compile the model first, which takes a minute and pays in long runs on a GPU.
+    quiet
+        Show no progress, and print the folder alone.
+    json
+        Print one JSON object on stdout, and nothing else there.
+    """
+
+    data: str = "digits"
+    model: Annotated[str | None, arg(help_behavior_hint="(default: the one that fits the data)")] = None
+    latents: Annotated[int | None, arg(help_behavior_hint="(default: those of the model)")] = None
+    hidden: Annotated[tuple[int, ...] | None, arg(help_behavior_hint="(default: those of the model)")] = None
+    likelihood: Annotated[str | None, arg(help_behavior_hint="(default: that of the model)")] = None
+    epochs: int = 100
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    optimiser: str = "adam"
+    schedule: str = "constant"
+    warmup: int = 0
+    samples: int = 1
+    evaluate_every: int = 1
+    seed: int = 0
+    device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
+    folder: Annotated[Path | None, arg(help_behavior_hint="(default: runs/DATA-MODEL-1, -2, ...)")] = None
+    resume: Annotated[Path | None, arg(help_behavior_hint="(default: a new run)")] = None
+    tensorboard: bool = False
+    compiled: bool = False
+    quiet: bool = False
+    json: bool = False
+
+    examples: ClassVar[str] = """\
+  python -m vae_lib train                                    the small digits, a few seconds
+  python -m vae_lib train --latents 2 --epochs 300           two latents, with a map of the manifold
+  python -m vae_lib train --data mnist --epochs 20           MNIST; downloads it first
+  python -m vae_lib train --resume runs/digits-1 --epochs 200
+  torchrun --nproc-per-node 2 -m vae_lib train --data mnist  two processes, the same curve as one"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Say how good a trained model is on images it has not seen, in nats an image, with standard errors.
+
+    The ELBO is taken on all images of the split. On some of them log p(x) is estimated by importance sampling, and the
+    gap to the ELBO of the same images with it. The answer is repeatable: bits and draws have fixed seeds.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, or a file with weights.
+    weights
+        best: those with the highest held-out ELBO of the training; last: those of the last step.
+    split
+        test, validation or train.
+    images
+        Images for log p(x), spread over the split; 0 leaves it out. Papers report all 10,000 of MNIST.
+    draws
+        Draws of z for each of these images. Papers report 5000. More of them make a tighter estimate.
+    data
+        Another data set than the one trained on, with images of the same kind.
+    device
+        cpu, cuda, cuda:1 or mps. On a CPU one thread is used, or as many as OMP_NUM_THREADS says.
+    json
+        Print one JSON object on stdout, and nothing else there.
+    """
+
+    run: Positional[Run]
+    weights: str = "best"
+    split: str = "test"
+    images: int = 100
+    draws: int = 500
+    data: Annotated[str | None, arg(help_behavior_hint="(default: that of the run)")] = None
+    device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
+    json: bool = False
+
+    examples: ClassVar[str] = """\
+  python -m vae_lib evaluate runs/digits-1
+  python -m vae_lib evaluate runs/digits-1 --images 360 --draws 5000   as papers do: all images, many draws"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw pictures from a trained model, and write them as one PNG.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, or a file with weights.
+    kind
+        means: E[x | z] for z from the prior; draws: x from p(x | z) for the same z; reconstructions: data above
+        E[x | z] at the encoder's mean; manifold: E[x | z] over the plane of two latents, in steps of equal probability.
+    count
+        Images; for the manifold a square number.
+    out
+        The PNG to write; one of that name is replaced.
+    seed
+        Of z and of the draws.
+    weights
+        best: those with the highest held-out ELBO of the training; last: those of the last step.
+    split
+        Where the data of reconstructions come from: test, validation or train.
+    data
+        Another data set than the one trained on, with images of the same kind.
+    json
+        Print one JSON object on stdout, and nothing else there.
+    """
+
+    run: Positional[Run]
+    kind: str = "means"
+    count: Annotated[int | None, arg(help_behavior_hint="(default: 64; reconstructions 20, manifold 400)")] = None
+    out: Annotated[Path | None, arg(help_behavior_hint="(default: KIND.png in the folder of the run)")] = None
+    seed: int = 0
+    weights: str = "best"
+    split: str = "test"
+    data: Annotated[str | None, arg(help_behavior_hint="(default: that of the run)")] = None
+    json: bool = False
+
+    examples: ClassVar[str] = """\
+  python -m vae_lib sample runs/digits-1
+  python -m vae_lib sample runs/digits-1 --kind reconstructions --count 40 --out digits.png
+  python -m vae_lib sample runs/digits-2 --kind manifold"""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Run a recipe of the book for several seeds, evaluate it, and store the result.
+
+    The result is one JSON file with settings, versions, curves and numbers, and the weights of the first seed. An
+    interrupted command goes on where it stopped. Without a name the recipes are listed.
+
+    Parameters
+    ----------
+    name
+        The recipe: digits, mnist-20 or mnist-50.
+    seeds
+        Each seeds one training.
+    out
+        The folder for NAME.json and NAME.safetensors.
+    jobs
+        Seeds at a time, each a process of one thread.
+    device
+        cpu, cuda, cuda:1 or mps. On a CPU one thread is used, or as many as OMP_NUM_THREADS says.
+    overwrite
+        Replace a result that is in the folder already.
+    quiet
+        Show no progress.
+    json
+        Print one JSON object on stdout, and nothing else there.
+    """
+
+    name: Annotated[Positional[str], arg(metavar="[RECIPE]", help_behavior_hint="(default: list them)")] = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    out: Path = Path("runs")
+    jobs: int = 1
+    device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
+    overwrite: bool = False
+    quiet: bool = False
+    json: bool = False
+
+    examples: ClassVar[str] = """\
+  python -m vae_lib reproduce                                   what there is
+  python -m vae_lib reproduce digits --seeds 0                  under a minute
+  python -m vae_lib reproduce mnist-20 --seeds 0 1 2 --jobs 3   hours on a CPU"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """List the data sets, with source, licence and split; or fetch one and check every byte of it.
+
+    Parameters
+    ----------
+    name
+        The data set: digits, mnist, binarized-mnist, frey or sprites. What is downloaded is kept in the platform's
+        cache folder, or in the one that the variable VAE_LIB_DATA names.
+    quiet
+        Show no progress.
+    json
+        Print one JSON object on stdout, and nothing else there.
+    """
+
+    name: Annotated[Positional[str], arg(metavar="[NAME]", help_behavior_hint="(default: list them)")] = ""
+    quiet: bool = False
+    json: bool = False
+
+    examples: ClassVar[str] = """\
+  python -m vae_lib data          what there is
+  python -m vae_lib data mnist    fetch and verify MNIST, 12 MB"""

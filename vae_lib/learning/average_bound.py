@@ -1,0 +1,61 @@
+"""The average of a bound over draws and minibatch, as one module: what is compiled, and shared by processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+from torch import Generator, Tensor, nn
+
+from vae_lib.evaluation.passes import modules_of
+from vae_lib.learning.distributed import World
+from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel, Noise, NoiseDensity
+
+# Takes a model, q for the batch, x (B, D) and draws z (S, B, L); returns values whose average is raised.
+Bound: TypeAlias = Callable[[LatentVariableModel, Density, Tensor, Tensor], Tensor]
+
+
+class AverageBound(nn.Module):
+    """The average of a bound.
+
+    Parameters
+    ----------
+    model, encoder
+        p(x, z) and q(z | x). Their weights become this module's; without an encoder the model is its own. One that is
+        no module may hold modules as attributes, as a :class:`~vae_lib.models.DecoderModel` does.
+    bound
+        What is averaged.
+    num_samples
+        S.
+    world
+        The processes that share a minibatch.
+    """
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        encoder: ApproximatePosterior | None,
+        bound: Bound,
+        num_samples: int,
+        world: World,
+    ) -> None:
+        super().__init__()
+        self.model: LatentVariableModel = model
+        self.encoder: ApproximatePosterior | None = encoder
+        self.held = nn.ModuleList(part for part in modules_of(model, encoder) if part not in (model, encoder))
+        self._bound, self.num_samples, self.world = bound, num_samples, world
+
+    def posterior(self, x: Tensor) -> Density:
+        """Density q(z | x), of the encoder, or of the model if it is its own."""
+        return cast(ApproximatePosterior, self.model if self.encoder is None else self.encoder)(x)
+
+    def forward(self, x: Tensor, generator: Generator) -> Tensor:
+        """One number, in nats an image."""
+        q = self.posterior(x)
+        z = self.world.draw(q, self.num_samples, generator=generator)
+        return self._bound(self.model, q, x, z).mean()
+
+    def at(self, x: Tensor, noise: Noise) -> Tensor:
+        """The same for noise that was drawn before: a deterministic function."""
+        q = cast(NoiseDensity, self.posterior(x))
+        return self._bound(self.model, q, x, q.from_noise(noise)).mean()
