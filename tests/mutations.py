@@ -31,6 +31,10 @@ def _of_gradients(*names: str) -> list[str]:
     return [f"tests/gradients/test_{name}" for name in names]
 
 
+def _of_learning(*names: str) -> list[str]:
+    return [f"tests/learning/test_{name}" for name in names]
+
+
 # Which tests guard a file, in the order in which they run: the first entry that its path starts with. Those of the
 # gradients are named one by one, the quick and the telling first, because all of them take twenty seconds.
 GUARDS = [
@@ -76,6 +80,53 @@ GUARDS = [
         ),
     ),
     ("learning/amortisation.py", ["tests/learning/test_amortisation.py"]),
+    (
+        "learning/average_bound.py",
+        _of_learning("run.py", "training.py", "compiled.py::test_the_noise_is_drawn_outside"),
+    ),
+    ("learning/batches.py", _of_learning("batches.py")),
+    (
+        "learning/checkpoints.py",
+        _of_learning("checkpoints.py", "run.py::test_a_folder_is_as_good_as_its_checkpoint"),
+    ),
+    ("learning/compiled.py", _of_learning("compiled.py")),
+    ("learning/diagnosis.py", _of_learning("diagnosis.py")),
+    (
+        "learning/distributed.py",
+        _of_learning("training.py::test_a_q_without_differentiable_draws_is_told", "distributed.py"),
+    ),
+    (
+        "learning/interrupts.py",
+        _of_learning("interrupts.py", "resume.py::test_outside_the_main_thread_it_trains_as_well"),
+    ),
+    ("learning/reports.py", _of_learning("reports.py")),
+    ("learning/run.py", _of_learning("run.py")),
+    ("learning/schedules.py", _of_learning("settings.py")),
+    ("learning/settings.py", _of_learning("settings.py")),
+    (
+        "learning/state.py",
+        _of_learning(
+            "training.py::test_five_steps_by_hand",
+            "checkpoints.py::test_weights_alone_are_no_training",
+            "checkpoints.py::test_the_best_weights_of_a_training_or_the_last",
+            "resume.py",
+            "diagnosis.py",
+        ),
+    ),
+    (
+        "learning/training.py",
+        _of_learning(
+            "training.py",
+            "run.py",
+            "checkpoints.py::test_the_best_weights_of_a_training_or_the_last",
+            "resume.py",
+            "diagnosis.py",
+            "reports.py",
+            "interrupts.py",
+            "distributed.py",
+            "compiled.py",
+        ),
+    ),
     ("learning/", ["tests/learning/test_em.py"]),
     ("evaluation/", ["tests/evaluation"]),
     ("models/", ["tests/models"]),
@@ -234,6 +285,11 @@ def main() -> int:
         "sklearn.decomposition",
         "sklearn.mixture",
         "torch.func",
+        "torch._dynamo",
+        "torch.distributed",
+        "safetensors.torch",
+        "sklearn.datasets",
+        "tqdm",
         "hypothesis",
         "pytest",
     ):

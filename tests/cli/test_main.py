@@ -15,11 +15,12 @@ import pytest
 import vae_lib
 from tests.cli.asking import Ask
 from vae_lib.cli import options, parsing
+from vae_lib.cli.hints import in_options
 from vae_lib.cli.recipes import RECIPES
 from vae_lib.data import dataset_names
 from vae_lib.learning.schedules import Schedule
 from vae_lib.learning.settings import Optimiser, TrainingConfig
-from vae_lib.models import configuration_names
+from vae_lib.models import VAEConfig, configuration, configuration_names
 from vae_lib.models.configurations import Head
 
 ROOT = Path(__file__).parents[2]
@@ -63,10 +64,34 @@ def test_names_in_the_help_are_those_of_the_library(ask: Ask) -> None:
     assert all(name in words_of(ask("data", "--help").out) for name in dataset_names())
 
 
+def test_the_help_tells_what_the_models_are(ask: Ask) -> None:
+    assert {name: words_for(configuration(name)) for name in configuration_names()} == options.CONFIGURATIONS
+    lines = ask("train", "--help").out.splitlines()
+    assert all(
+        any(line.split() == [name, *words.split()] for line in lines) for name, words in options.CONFIGURATIONS.items()
+    )
+
+
+def words_for(config: VAEConfig) -> str:
+    """A configuration in one line."""
+    layers = "{} x {}, ".format(*config.image_shape)
+    if config.network == "conv":
+        layers += "convolutions of {} and {} channels, ".format(*config.channels)
+    layers += f"{' + '.join(map(str, config.hidden))} {config.activation} units"
+    return f"{layers}, {config.latent_dim} latents, {config.likelihood}"
+
+
+def test_library_names_become_options() -> None:
+    several = "expected a multiple of the 2 processes, found 5"
+    assert in_options(f"batch_size: {several}") == f"--batch-size: {several}"
+    assert in_options("latent_dim: expected 3") == "--latents: expected 3"
+    assert in_options("a/file: expected another") == "a/file: expected another"
+
+
 def test_defaults_are_those_of_the_library() -> None:
     names = {"samples": "num_samples", "warmup": "warmup_steps"}
     typed, plain = options.Train(), TrainingConfig()
-    for name in ("epochs", "batch_size", "learning_rate", "optimiser", "schedule", "evaluate_every", "seed", *names):
+    for name in ("batch_size", "learning_rate", "optimiser", "schedule", "evaluate_every", "seed", *names):
         assert getattr(typed, name) == getattr(plain, names.get(name, name))
 
 
@@ -98,8 +123,17 @@ def test_defaults_are_those_of_the_library() -> None:
         (("train", "--likelihood", "x"), "--likelihood: expected one of bernoulli, "),
         (("train", "--data", "binarized-mnist", "--likelihood", "normal"), "for the bits of binarized-mnist"),
         (("train", "--model", "conv-mnist", "--hidden", 3, 4), "--hidden: expected one number beside convolutions"),
-        (("train", "--device", "x"), "device: expected cpu, cuda, cuda:N or mps"),
-        (("reproduce", "x"), "recipe: expected one of digits, mnist-20, mnist-50, found 'x'"),
+        (("train", "--device", "x"), "--device: expected a device of this machine (cpu"),
+        (("train", "--device", "cuda:99"), "), found 'cuda:99'"),
+        (("train", "--model", "digit"), ", found 'digit'; did you mean digits?"),
+        (("train", "--likelihood", "normla"), "found 'normla'; did you mean normal?"),
+        (("train", "--optimiser", "Adan"), "found 'Adan'; did you mean adam?"),
+        (("train", "--resume", "."), "--resume: .: expected a run, found a folder without checkpoint.safetensors\n"),
+        (("evaluate", "."), "vae-lib: .: expected a run, found a folder without checkpoint.safetensors\n"),
+        (("evaluate", "x"), "x: expected a run or a checkpoint (.safetensors), found no such file\n"),
+        (("sample", "x", "--kind", "draw"), "found 'draw'; did you mean draws?"),
+        (("reproduce", "x"), "RECIPE: expected one of digits, mnist-20, mnist-50, found 'x'"),
+        (("reproduce", "mnist20"), "found 'mnist20'; did you mean mnist-20?"),
         (("reproduce", "digits", "--seeds"), "--seeds: expected different integers of at least 0, found none"),
         (("reproduce", "digits", "--seeds", 1, 1), "--seeds: expected different integers"),
         (("reproduce", "digits", "--jobs", 0), "--jobs: expected a positive integer, found 0"),
@@ -143,6 +177,16 @@ def test_too_little_memory_is_one_line(ask: Ask, monkeypatch: pytest.MonkeyPatch
 def test_only_the_first_of_several_processes_complains(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert ask("train", "--epochs", -1) == (2, "", "")
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_only_the_first_of_several_processes_does_what_is_no_training(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert ask(command, "nothing") == (0, "", "")
+    monkeypatch.setenv("RANK", "0")
+    assert ask(command, "nothing").code == 2
 
 
 def test_ctrl_c_anywhere_is_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

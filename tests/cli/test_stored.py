@@ -49,8 +49,33 @@ def test_numbers_are_those_of_the_library(ask: Ask, run_folder: Path) -> None:
 def test_words_say_what_the_numbers_are(ask: Ask, run_folder: Path) -> None:
     answer = ask("evaluate", run_folder, "--images", 5, "--draws", 10)
     assert (answer.code, answer.err) == (0, "")
-    for part in ("(best)", "digits, test split, 360 images", "ELBO", "KL", "log p(x)", "±", "nats", "gap"):
+    for part in ("(best)", "digits, test split, 360 images", "test ELBO", "test KL", "log p(x)", "±", "nats", "gap"):
         assert part in answer.out
+    assert "warning     too few draws" in answer.out  # ten can never be more than ten effective ones
+    assert "on 5 of the images with 10 draws" in answer.out
+    facts = ask("evaluate", run_folder, "--images", 5, "--draws", 10, "--json").facts["log_p_x"]
+    assert f"their ELBO  {facts['elbo_of_the_same_images']['mean']:.0f}"[:-1] in answer.out
+    gap = facts["mean"] - facts["elbo_of_the_same_images"]["mean"]
+    assert facts["gap_to_elbo"]["mean"] == pytest.approx(gap, abs=1e-4)
+    assert facts["warning"].startswith("too few draws")
+
+
+def test_of_few_images_all_are_taken(ask: Ask, run_folder: Path) -> None:
+    """And if the posterior is the prior, every draw counts in full: nothing to warn of."""
+    checkpoint = read_checkpoint(run_folder / "checkpoint.safetensors")
+    tensors = {name: value * 0 if name.startswith("best") else value for name, value in checkpoint.tensors.items()}
+    write_checkpoint(Path("c.safetensors"), tensors, checkpoint.header)
+    facts = ask("evaluate", "c.safetensors", "--draws", 20, "--json").facts
+    assert facts["log_p_x"]["images"] == facts["images"] == 360
+    assert facts["log_p_x"]["elbo_of_the_same_images"] == facts["elbo"]
+    assert facts["log_p_x"]["median_effective_sample_size"] == pytest.approx(20)
+    assert facts["log_p_x"]["warning"] is None
+    answer = ask("evaluate", "c.safetensors", "--draws", 20)
+    assert "warning" not in answer.out
+    assert "their ELBO" not in answer.out
+    assert (
+        ask("evaluate", "c.safetensors", "--draws", 2, "--split", "train", "--json").facts["log_p_x"]["images"] == 100
+    )
 
 
 def test_answers_repeat(ask: Ask, run_folder: Path) -> None:
@@ -108,11 +133,12 @@ def test_a_file_that_names_no_data_wants_to_be_told(ask: Ask) -> None:
     [
         (("--weights", "x"), "--weights: expected best or last, found 'x'"),
         (("--split", "x"), "--split: expected train, validation, test, found 'x'"),
+        (("--split", "tset"), "found 'tset'; did you mean test?"),
         (("--images", -1), "--images: expected at least 0, found -1"),
         (("--draws", 1), "--draws: expected at least 2"),
-        (("--data", "sprites"), "data: expected images of 8 x 8 pixels, as the model has, found 28 x 28"),
+        (("--data", "sprites"), "--data: expected images of 8 x 8 pixels, as the model has, found 28 x 28"),
         (("--data", "x"), "unknown data set"),
-        (("--device", "x"), "device: expected cpu"),
+        (("--device", "x"), "--device: expected a device of this machine (cpu"),
     ],
 )
 def test_evaluate_refuses_in_one_line(ask: Ask, run_folder: Path, words: tuple[object, ...], expected: str) -> None:
@@ -134,6 +160,27 @@ def test_a_checkpoint_that_is_none(ask: Ask, run_folder: Path) -> None:
             assert f"{name}.safetensors: expected" in answer.err
 
 
+def test_what_is_no_run_is_told_apart(ask: Ask, run_folder: Path) -> None:
+    for name in ("digits-2", "digits-10", "digits-1"):
+        shutil.copytree(run_folder, Path("runs") / name)
+    Path("runs/notes").mkdir()
+    shutil.copy(run_folder / "checkpoint.safetensors", "renamed.bin")
+    expected = {
+        "runs": "found a folder without checkpoint.safetensors; runs in it: digits-1, digits-2, digits-10\n",
+        "runs/notes": "found a folder without checkpoint.safetensors\n",
+        "runs/digit-2": "found no such file; did you mean digits-2?\n",
+        **{
+            f"runs/digits-1/{name}": "expected a checkpoint (.safetensors)" for name in ("samples.png", "metrics.jsonl")
+        },
+    }
+    for place, words in expected.items():
+        answer = ask("evaluate", place)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert f"vae-lib: {place}: " in answer.err
+        assert words in answer.err
+    assert ask("evaluate", "renamed.bin", *QUICK).code == 0
+
+
 def size_of(path: str | Path) -> tuple[int, int]:
     height, width, _ = plt.imread(path).shape
     return width, height
@@ -143,7 +190,10 @@ def size_of(path: str | Path) -> tuple[int, int]:
 def test_every_kind_of_picture(ask: Ask, run_folder: Path, kind: str) -> None:
     shutil.copytree(run_folder, "mine")
     facts = ask("sample", "mine", "--kind", kind, "--json").facts
-    assert facts["picture"] == f"mine/{kind}.png"
+    assert facts["picture"] == f"mine/sample-{kind}.png"
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()}.items() <= {
+        path.name: path.read_bytes() for path in Path("mine").iterdir()
+    }.items()
     assert min(size_of(facts["picture"])) > 100
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -20,8 +21,16 @@ import torch
 
 from tests.cli.asking import Ask
 from vae_lib.cli import main
+from vae_lib.cli.experiment import reading_of
+from vae_lib.cli.options import Train
+from vae_lib.cli.pictures import training_curve
+from vae_lib.cli.plans import plan_of
+from vae_lib.data import dataset_info
+from vae_lib.evaluation import HeldOut, held_out_elbo
 from vae_lib.learning import TrainingInterrupted
 from vae_lib.learning.checkpoints import read_checkpoint
+from vae_lib.learning.training import Trainer
+from vae_lib.models import configuration
 
 SHORT = ("train", "--epochs", 2, "--hidden", 8)
 ROOT = Path(__file__).parents[2]
@@ -33,6 +42,17 @@ def is_picture(path: str) -> bool:
     return path.endswith(".png") and float(pixels.min()) != float(pixels.max())
 
 
+def interrupt_before_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, steps = Trainer.take_step, itertools.count(1)
+
+    def interrupting(self: Trainer) -> torch.Tensor:
+        if next(steps) == number:
+            signal.raise_signal(signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "take_step", interrupting)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -40,10 +60,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_run_says_where_everything_lies(ask: Ask) -> None:
     answer = ask(*SHORT)
     assert answer.code == 0
-    assert answer.err == ""
+    places = "the run is runs/digits-1; numbers go to runs/digits-1/metrics.jsonl"
+    assert answer.err == f"training on cpu; {places}; Ctrl-C saves it and stops\n"
     for part in ("runs/digits-1", "checkpoint.safetensors", "samples.png", "reconstructions.png", "curve.png"):
         assert part in answer.out
-    for part in ("held-out ELBO", "held-out KL", "images a second", "nats", "evaluate runs/digits-1"):
+    for part in ("validation ELBO", "validation KL", "images a second", "nats", "evaluate runs/digits-1"):
         assert part in answer.out
     assert {path.name for path in Path("runs/digits-1").iterdir()} == {
         "checkpoint.safetensors",
@@ -102,8 +123,8 @@ def test_an_empty_folder_will_do(ask: Ask, tmp_path: Path) -> None:
 def test_what_cannot_begin_leaves_no_folder(ask: Ask) -> None:
     answer = ask(*SHORT, "--batch-size", 5000)
     assert answer.code == 2
-    assert "1257" in answer.err
-    assert list(Path("runs").iterdir()) == []
+    assert answer.err == "vae-lib: --batch-size: expected at most the number of images, 1257, found 5000\n"
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -130,10 +151,97 @@ def test_a_finished_run_may_be_resumed_and_stays(ask: Ask, run_folder: Path) -> 
     before = contents(Path("again"))
     answer = ask("train", "--resume", "again", "--json")
     assert answer.code == 0
-    assert answer.facts["epoch"] == 3
-    after = contents(Path("again"))
-    assert {name for name in after if after[name] != before[name]} <= {"checkpoint.safetensors"}
-    assert after["metrics.jsonl"] == before["metrics.jsonl"]
+    assert (answer.facts["epoch"], answer.facts["nothing_to_do"]) == (3, True)
+    line = "nothing to do: again is at epoch 3; --epochs may be raised"
+    assert ask("train", "--resume", "again/checkpoint.safetensors", "--epochs", 3) == (0, f"{line}\n", "")
+    assert contents(Path("again")) == before
+    for name in ("samples", "curve"):
+        Path(f"again/{name}.png").unlink()
+    answer = ask("train", "--resume", "again")
+    assert answer.out == f"{line}; its pictures were missing and are drawn\n"
+    assert contents(Path("again")) == before
+
+
+def test_a_run_may_end_early(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_before_step(30, monkeypatch)  # of 12 in an epoch
+    assert ask("train", "--epochs", 9, "--hidden", 8).code == 130
+    refused = ask("train", "--resume", "runs/digits-1", "--epochs", 2)
+    assert refused.code == 2
+    assert "--epochs: expected at least 3 beside --resume runs/digits-1, found 2; so many have begun" in refused.err
+    assert ask("train", "--resume", "runs/digits-1", "--epochs", 3, "--json").facts["step"] == 36
+
+
+def test_a_schedule_that_falls_to_the_end_cannot_end_early(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_before_step(5, monkeypatch)
+    assert ask("train", "--epochs", 4, "--hidden", 8, "--schedule", "cosine").code == 130
+    refused = ask("train", "--resume", "runs/digits-1", "--epochs", 3)
+    assert refused.code == 2
+    assert "expected at least 4 beside --resume runs/digits-1, found 3; the cosine schedule" in refused.err
+
+
+def test_the_advice_is_more_epochs_only_where_the_bound_still_rises(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "python -m vae_lib train --resume runs/digits-1 --epochs 4" in ask(*SHORT).out
+    look, looks = held_out_elbo, itertools.count()
+
+    def worse(*args: Any, **options: Any) -> HeldOut:
+        held_out = look(*args, **options)
+        return held_out._replace(elbo=torch.full_like(held_out.elbo, -float(next(looks))))
+
+    monkeypatch.setattr("vae_lib.learning.training.held_out_elbo", worse)
+    out = ask(*SHORT).out
+    assert "the validation ELBO has not risen since epoch 1" in out
+    assert "--epochs" not in out
+
+
+def test_how_many_epochs_there_are_if_nothing_is_said(ask: Ask) -> None:
+    plans = {data: plan_of(Train(data=data)).training.epochs for data in ("digits", "mnist", "frey", "sprites")}
+    assert plans == {"digits": 300, "mnist": 100, "frey": 100, "sprites": 100}
+    assert "300 for the digits, about 10 s; 100 otherwise" in " ".join(ask("train", "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "reading", "is_density"),
+    [
+        (("digits", "--likelihood", "bernoulli"), "digits: bernoulli, bits drawn from grey levels", False),
+        (("digits",), "digits: discretised-logistic, levels 0 to 16", False),
+        (("digits", "--likelihood", "normal"), "digits: normal, grey levels from 0 to 1 (a density: its nats", True),
+    ],
+    ids=["bits", "levels", "density"],
+)
+def test_the_likelihood_is_named(ask: Ask, words: tuple[str, ...], reading: str, is_density: bool) -> None:
+    assert f" {reading}" in ask(*SHORT, "--data", *words, "--folder", "mine").out
+    assert f" {reading}" in ask("evaluate", "mine", "--images", 0).out
+    facts = ask("evaluate", "mine", "--images", 0, "--json").facts
+    assert f"{facts['configuration']}: {facts['likelihood']}, {facts['pixels']}" == reading.partition(" (")[0]
+    assert facts["is_density"] is is_density
+    trained = ask(*SHORT, "--data", *words, "--json").facts
+    assert {name: trained[name] for name in ("likelihood", "pixels", "is_density")}.items() <= facts.items()
+
+
+def test_published_bits_are_not_drawn() -> None:
+    info = dataset_info("binarized-mnist")
+    assert reading_of(info, configuration("kingma2014-mnist")) == ("the bits of the data", False)
+
+
+def test_a_run_is_no_option(ask: Ask, run_folder: Path) -> None:
+    answer = ask("train", run_folder)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith(f"to go on with a run: python -m vae_lib train --resume {run_folder}\n")
+
+
+def test_a_long_curve_is_thin_and_solid_and_epochs_are_whole() -> None:
+    for epochs, style in ((3, {":", "--"}), (100, {"-"})):
+        rows = [
+            {"epoch": epoch, "train_elbo": -1.0 / epoch, "validation_elbo": -2.0 / epoch}
+            for epoch in range(1, epochs + 1)
+        ]
+        axes = training_curve(rows)
+        assert {str(line.get_linestyle()) for line in axes.get_lines()} == style
+        legend = axes.get_legend()
+        assert legend is not None
+        assert {str(line.get_linestyle()) for line in legend.get_lines()} == style
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+        plt.close(axes.get_figure(root=True))
 
 
 @pytest.mark.parametrize(
@@ -164,14 +272,14 @@ def test_settings_may_be_repeated_as_they_were(ask: Ask, run_folder: Path) -> No
 
 
 def test_only_a_run_of_the_command_can_go_on(ask: Ask, run_folder: Path) -> None:
-    for place, expected in (("nowhere", "found none"), (run_folder / "metrics.jsonl", "found a file")):
+    for place, expected in (("nowhere", "found no such file"), (run_folder / "metrics.jsonl", "found a file")):
         answer = ask("train", "--resume", place)
         assert answer.code == 2
         assert expected in answer.err
 
 
 def test_numbers_that_end_leave_the_last_good_state(ask: Ask) -> None:
-    answer = ask("train", "--optimiser", "sgd", "--learning-rate", 1e30, "--folder", "burst")
+    answer = ask("train", "--optimiser", "sgd", "--learning-rate", 1e30, "--folder", "burst", "--quiet")
     assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
     assert "step 2" in answer.err
     assert ask("evaluate", "burst", "--images", 0).code == 0
@@ -185,7 +293,7 @@ def test_a_disk_that_does_not_take_it(ask: Ask, monkeypatch: pytest.MonkeyPatch,
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    answer = ask(*SHORT, "--folder", "mine")
+    answer = ask(*SHORT, "--folder", "mine", "--json")
     assert (answer.code, answer.out, answer.err.count("\n")) == (code, "", 1)
     assert os.strerror(number) in answer.err
     assert not [path for path in Path("mine").rglob("*.part")]
@@ -233,17 +341,8 @@ def test_a_missing_package_is_said_before_anything_begins(ask: Ask, monkeypatch:
 
 
 def test_an_interruption_says_how_to_go_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vae_lib.learning.training import Trainer
-
-    step, steps = Trainer.take_step, itertools.count(1)
-
-    def interrupting(self: Trainer) -> torch.Tensor:
-        if next(steps) == 5:
-            signal.raise_signal(signal.SIGINT)
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "take_step", interrupting)
-    answer = ask(*SHORT)
+    interrupt_before_step(5, monkeypatch)
+    answer = ask(*SHORT, "--json")
     assert (answer.code, answer.out, answer.err.count("\n")) == (130, "", 1)
     assert answer.err == (
         "vae-lib: training stopped after step 5 of 24; to go on: python -m vae_lib train --resume runs/digits-1\n"
@@ -275,7 +374,7 @@ def test_the_process_ends_with_130_after_ctrl_c(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
     assert err.decode().endswith("to go on: python -m vae_lib train --resume mine\n")
-    assert main(["train", "--resume", str(tmp_path / "mine"), "--epochs", "5"]) == 2  # fewer than it was to have
+    assert main(["train", "--resume", str(tmp_path / "mine"), "--epochs", "1000000", "--seed", "5"]) == 2
 
 
 def environment() -> dict[str, str]:

@@ -28,6 +28,14 @@ def test_a_bit_is_one_as_often_as_the_grey_level_says() -> None:
     p = VALUES.double() / 255
     error = (p * (1 - p) / count).sqrt()  # zero for the pixels that are black or white
     assert bool(((x.mean(0) - p).abs() <= 5 * error).all())
+    # Pixels are drawn each for itself: 0.2, 0.4, 0.6 and 0.8 have a correlation of zero.
+    correlation = torch.corrcoef(torch.cat([x[:, 0, 1:], x[:, 1, :2]], dim=1).T)
+    assert float((correlation - torch.eye(4)).abs().max()) <= 5 / count**0.5
+
+
+def test_to_a_device_goes_all_that_there_is() -> None:
+    moved = grey_images().to("cpu")
+    assert moved.facts() == grey_images().facts()
 
 
 def test_bits_are_drawn_anew_at_every_reading() -> None:

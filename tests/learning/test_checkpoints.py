@@ -249,7 +249,7 @@ def load_vae_of(run: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
 @pytest.mark.parametrize(
     ("notes", "found"),
     [
-        ({}, "no 'model'"),
+        ({}, "none; a model of your own takes its weights by load_trained"),
         ({"model": 3}, ".*must be a mapping.*"),
         ({"model": MODEL.__dict__ | {"colour": 1}}, ".*unexpected keyword argument 'colour'"),
         ({"model": MODEL.__dict__ | {"latent_dim": 0}}, "latent_dim: expected a positive integer, found 0"),

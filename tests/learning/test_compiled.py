@@ -5,7 +5,41 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.learning.runs import small_run
+from tests.learning.runs import grey_images, small_run, small_vae
+from tests.learning.together import Like, gamma
+from vae_lib.bounds import elbo_with_analytic_kl
+from vae_lib.learning.average_bound import AverageBound
+from vae_lib.learning.compiled import CompiledBound
+from vae_lib.learning.distributed import World
+from vae_lib.rng import make_generator
+
+
+def test_the_noise_is_drawn_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the compiler: the same generator gives the same bound, and layers in training mode run once a step."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    module = AverageBound(small_vae(), None, elbo_with_analytic_kl, 3, World())
+    modes: list[bool] = []
+    module.model.encoder.register_forward_hook(lambda layer, *_: modes.append(layer.training))  # type: ignore[attr-defined]
+    compiled = CompiledBound(module, torch.device("cpu"))
+    x = grey_images().read_all(dtype=torch.float64, generator=make_generator(1))
+    one, other = make_generator(2), make_generator(2)
+    for _ in range(2):
+        bound, plain = compiled(x, one), module(x, other)
+        assert torch.equal(bound, plain)
+        slopes = [torch.autograd.grad(value, list(module.parameters())) for value in (bound, plain)]
+        assert all(torch.equal(*pair) for pair in zip(*slopes, strict=True))
+    assert modes == [False, True, True, True, True]
+
+
+def test_what_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    module = AverageBound(small_vae(), None, elbo_with_analytic_kl, 1, World(1, 2))
+    with pytest.raises(ValueError, match=r"^compiled: expected one process, found 2$"):
+        CompiledBound(module, torch.device("cpu"))
+    model = small_vae()
+    model.encoder = Like(gamma)
+    with pytest.raises(TypeError, match=r"^compiled: expected a normal q, found Gamma$"):
+        small_run(model=model, compiled=True)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.learning.runs import at_step, contents, same_bits, small_run, small_vae, weights
+from tests.learning.runs import at_step, contents, metrics, same_bits, small_run, small_vae, weights
 from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.learning import NonFiniteError
 from vae_lib.learning.checkpoints import read_checkpoint
 from vae_lib.learning.diagnosis import first_non_finite
+from vae_lib.learning.state import TrainingState
 from vae_lib.models import VAE
 
 
@@ -38,7 +39,7 @@ def bursting_vae(step: int) -> VAE:
     return vae
 
 
-@pytest.mark.parametrize("step", [1, 2, 5])
+@pytest.mark.parametrize("step", [2, 3, 5])
 def test_step_layer_and_checkpoint_are_named(tmp_path: Path, step: int) -> None:
     def burst(folder: Path | None) -> str:
         # Every call of the layer is a step, for there is no look at held-out images.
@@ -73,6 +74,8 @@ def test_a_look_at_every_seventh_step_finds_the_same(tmp_path: Path) -> None:
     assert blows_up(tmp_path / "seventh", check_every=7) == every
     assert blows_up(tmp_path / "end", check_every=1000, checkpoint_seconds=1e9) == every
     assert int(every.split()[4].rstrip(":")) > 2
+    # And what had been said before was not said again.
+    assert metrics(tmp_path / "seventh") == metrics(tmp_path / "end") == metrics(tmp_path / "every") != []
     for name in ("every", "seventh", "end"):
         tensors = read_checkpoint(tmp_path / name / "checkpoint.safetensors").tensors
         assert all(bool(torch.isfinite(value).all()) for value in tensors.values())
@@ -83,6 +86,19 @@ def test_how_often_is_looked_does_not_matter_to_the_result(tmp_path: Path, check
     run = small_run(tmp_path / "seldom", check_every=check_every)
     assert same_bits(weights(run), weights(small_run(tmp_path / "whole")))
     assert contents(tmp_path / "seldom") == contents(tmp_path / "whole")
+
+
+def test_a_look_costs_a_snapshot_and_is_as_rare_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    snapshot = TrainingState.snapshot
+
+    def noted(state: TrainingState) -> Any:
+        taken.append(state.step)
+        return snapshot(state)
+
+    monkeypatch.setattr(TrainingState, "snapshot", noted)
+    small_run(check_every=7, batch_size=5, epochs=2)
+    assert taken == [0, 4, 7, 8]  # and at the ends of epochs
 
 
 class _NanSlope(torch.autograd.Function):
@@ -159,7 +175,9 @@ def test_a_bound_that_is_not_finite_though_every_layer_is() -> None:
     def infinite(*arguments: Any) -> Tensor:
         return elbo_with_analytic_kl(*arguments) / 0.0
 
-    message = "no layer: each puts out finite numbers, and the bound made of them is not finite; nothing was stored"
+    message = (
+        "the bound, though every layer puts out finite numbers: its likelihood or KL overflows; nothing was stored"
+    )
     with pytest.raises(NonFiniteError, match=f"^training stopped at step 1: expected .* found others in {message}$"):
         small_run(bound=infinite)
 
@@ -188,7 +206,7 @@ def test_what_is_finite_is_left_alone() -> None:
     verdict = first_non_finite(
         layers, lambda: seen.append(torch.is_grad_enabled()) or layers(torch.ones(3, 2).double())
     )
-    assert verdict == "no layer: each puts out finite numbers, and the bound made of them is not finite"
+    assert verdict == "the bound, though every layer puts out finite numbers: its likelihood or KL overflows"
     assert seen == [False]
     assert all(not module._forward_hooks for module in layers.modules())
 

@@ -14,7 +14,7 @@ import torch
 
 import vae_lib
 from tests.learning.runs import grey_images, small_run, small_vae, without_times
-from tests.learning.together import EPOCHS, Like, full, log_likelihood
+from tests.learning.together import EPOCHS, Like, Odd, full, log_likelihood
 from vae_lib.densities import DiagonalNormal
 from vae_lib.learning.checkpoints import read_checkpoint
 from vae_lib.learning.distributed import World, choose_device, current_world, joined
@@ -22,6 +22,110 @@ from vae_lib.rng import make_generator
 
 CPU = torch.device("cpu")
 Result = Callable[[str], list[dict[str, Any]]]
+
+
+# -- alone ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_process_is_a_world() -> None:
+    world = current_world()
+    assert world == World(0, 1)
+    assert world.is_writer
+    assert not World(1, 2).is_writer
+    value, module = torch.arange(3.0), small_vae()
+    assert world.mean(value) is value
+    assert world.any([True, False], CPU) == [True, False]
+    assert world.agree(value, CPU)
+    assert world.wrap(module) is module
+
+
+def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with joined(CPU) as world:
+        assert world == World()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined(CPU) as world:
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_parts_cover_a_minibatch(size: int) -> None:
+    rows = list(range(20))
+    assert [row for rank in range(size) for row in rows[World(rank, size).part(20)]] == rows
+
+
+@pytest.mark.parametrize("make", [lambda q: q, full])
+def test_parts_of_draws_are_the_draws_of_one_process(make: Any) -> None:
+    x = grey_images().values[:6].double()
+    q = make(small_vae()(x))
+    whole = World().draw(q, 3, generator=make_generator(1))
+    assert torch.equal(whole, q.rsample(3, generator=make_generator(1)))
+    parts = []
+    for rank in range(2):
+        world = World(rank, 2)
+        mine = make(small_vae()(x[world.part(6)]))
+        parts.append(world.draw(mine, 3, generator=make_generator(1)))
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-12, atol=1e-12)
+    parts[1].sum().backward()
+
+
+def test_alone_any_differentiable_draws_will_do() -> None:
+    q = small_vae()(grey_images().values.double())
+    draws = [World().draw(one, 3, generator=make_generator(1)) for one in (q, Odd(q))]
+    assert torch.equal(*draws)
+
+
+def test_noise_of_several_tensors() -> None:
+    """A density whose noise is a pair."""
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Sum(DiagonalNormal):
+        def noise(self, num_samples: int, *, generator: torch.Generator) -> Any:
+            return tuple(self._standard_normal(num_samples, generator) for _ in range(2))
+
+        def from_noise(self, noise: Any) -> torch.Tensor:
+            return self.mu + self.std * (noise[0] + noise[1])
+
+    mu, logvar = (torch.arange(8.0).reshape(4, 2) * scale for scale in (1.0, 0.1))
+    whole = Sum(mu, logvar).rsample(3, generator=make_generator(1))
+    parts = [
+        World(rank, 2).draw(Sum(mu[rows], logvar[rows]), 3, generator=make_generator(1))
+        for rank, rows in enumerate([slice(0, 2), slice(2, 4)])
+    ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+
+
+# -- devices ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU
+    tried: list[Any] = []
+    monkeypatch.setattr(torch, "zeros", lambda _, device: tried.append(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert choose_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device() == choose_device("cuda") == torch.device("cuda", 3)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device() == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device() == CPU
+    assert len(tried) == 6
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99", "", "vulkan"])
+def test_a_device_that_is_not_here_is_told(name: str) -> None:
+    message = rf"^device: expected cpu, cuda, cuda:N or mps as this machine has them, found '{name}'$"
+    with pytest.raises(ValueError, match=message):
+        choose_device(name)
+
+
+# -- together ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -122,98 +226,3 @@ def test_a_process_that_is_lost_says_why_and_none_waits(folder: Path, ended: Res
     assert "error" in first
     tensors = read_checkpoint(folder / name / "checkpoint.safetensors").tensors
     assert all(bool(torch.isfinite(value).all()) for value in tensors.values())
-
-
-# -- alone ------------------------------------------------------------------------------------------------------------
-
-
-def test_one_process_is_a_world() -> None:
-    world = current_world()
-    assert world == World(0, 1)
-    assert world.is_writer
-    assert not World(1, 2).is_writer
-    value, module = torch.arange(3.0), small_vae()
-    assert world.mean(value) is value
-    assert world.any([True, False], CPU) == [True, False]
-    assert world.agree(value, CPU)
-    assert world.wrap(module) is module
-
-
-def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    with joined(CPU) as world:
-        assert world == World()
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined(CPU) as world:
-        assert not torch.distributed.is_initialized()
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_parts_cover_a_minibatch(size: int) -> None:
-    rows = list(range(20))
-    assert [row for rank in range(size) for row in rows[World(rank, size).part(20)]] == rows
-
-
-@pytest.mark.parametrize("make", [lambda q: q, full])
-def test_parts_of_draws_are_the_draws_of_one_process(make: Any) -> None:
-    x = grey_images().values[:6].double()
-    q = make(small_vae()(x))
-    whole = World().draw(q, 3, generator=make_generator(1))
-    assert torch.equal(whole, q.rsample(3, generator=make_generator(1)))
-    parts = []
-    for rank in range(2):
-        world = World(rank, 2)
-        mine = make(small_vae()(x[world.part(6)]))
-        parts.append(world.draw(mine, 3, generator=make_generator(1)))
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-12, atol=1e-12)
-    parts[1].sum().backward()
-
-
-def test_noise_of_several_tensors() -> None:
-    """A density whose noise is a pair."""
-    import dataclasses
-
-    @dataclasses.dataclass(frozen=True, eq=False)
-    class Sum(DiagonalNormal):
-        def noise(self, num_samples: int, *, generator: torch.Generator) -> Any:
-            return tuple(self._standard_normal(num_samples, generator) for _ in range(2))
-
-        def from_noise(self, noise: Any) -> torch.Tensor:
-            return self.mu + self.std * (noise[0] + noise[1])
-
-    mu, logvar = (torch.arange(8.0).reshape(4, 2) * scale for scale in (1.0, 0.1))
-    whole = Sum(mu, logvar).rsample(3, generator=make_generator(1))
-    parts = [
-        World(rank, 2).draw(Sum(mu[rows], logvar[rows]), 3, generator=make_generator(1))
-        for rank, rows in enumerate([slice(0, 2), slice(2, 4)])
-    ]
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
-
-
-# -- devices ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == CPU
-    tried: list[Any] = []
-    monkeypatch.setattr(torch, "zeros", lambda _, device: tried.append(device))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert choose_device() == torch.device("cuda", 0)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert choose_device() == choose_device("cuda") == torch.device("cuda", 3)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device() == torch.device("mps")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device() == CPU
-    assert len(tried) == 6
-
-
-@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99", "", "vulkan"])
-def test_a_device_that_is_not_here_is_told(name: str) -> None:
-    message = rf"^device: expected cpu, cuda, cuda:N or mps as this machine has them, found '{name}'$"
-    with pytest.raises(ValueError, match=message):
-        choose_device(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ import pytest
 from tests.learning.runs import at_step, contents, interrupt, small_run
 from vae_lib.learning import TrainingInterrupted
 from vae_lib.learning.interrupts import Interruption
+
+
+@pytest.fixture(autouse=True)
+def survivor() -> Iterator[None]:
+    """A request to terminate that nobody takes fails the test, and does not end the tests."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("nobody took the signal")
+
+    previous = signal.signal(signal.SIGTERM, fail)
+    yield
+    signal.signal(signal.SIGTERM, previous)
 
 
 def handlers() -> list[object]:

@@ -51,7 +51,7 @@ def test_words_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
     last = words.rstrip().rpartition("\r")[2]
     # The bar was last drawn before the last look; its words are of the step before.
     assert f"held-out={run.history[1]['validation_elbo']:.2f}" in last
-    assert "ELBO=-" in last
+    assert f"ELBO={run.history[2]['train_elbo']:.2f}" in last
     assert "KL=0." in last
 
 
@@ -118,6 +118,13 @@ def test_a_bar_without_a_kl_in_closed_form(capsys: pytest.CaptureFixture[str]) -
     assert "ELBO=-" in words
     assert "KL=" not in words
     assert run.history[-1]["step"] == 6
+
+
+def test_a_closed_bar_leaves_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(None, [], progress=True, tensorboard=True, total=10, done=0)
+    assert not capsys.readouterr().err.endswith("\n")
+    report.close()
+    assert capsys.readouterr().err.endswith("\n")
 
 
 def test_metrics_are_the_history(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import threading
@@ -13,6 +14,7 @@ import torch
 
 from tests.learning.runs import (
     CONFIG,
+    MODEL,
     at_step,
     contents,
     grey_images,
@@ -26,6 +28,7 @@ from tests.learning.runs import (
 )
 from vae_lib.learning import CheckpointError, Images, TrainingInterrupted
 from vae_lib.learning.checkpoints import read_checkpoint, write_checkpoint
+from vae_lib.learning.training import Trainer
 from vae_lib.models import VAEConfig, build
 from vae_lib.rng import make_generator
 
@@ -53,13 +56,14 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, optimiser: Any, st
 
 
 def test_more_epochs_are_a_longer_run(tmp_path: Path) -> None:
-    small_run(tmp_path / "grown", epochs=2)
-    grown = small_run(tmp_path / "grown", epochs=5, resume=True)
-    whole = small_run(tmp_path / "whole", epochs=5)
+    notes = {"model": MODEL.__dict__}  # with tuples, which are lists in a file
+    small_run(tmp_path / "grown", epochs=2, notes=notes)
+    grown = small_run(tmp_path / "grown", epochs=5, resume=True, notes=notes)
+    whole = small_run(tmp_path / "whole", epochs=5, notes=notes)
     assert same_bits(weights(grown), weights(whole))
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
     # And there is nothing to do for one that has ended.
-    again = small_run(tmp_path / "grown", epochs=5, resume=True)
+    again = small_run(tmp_path / "grown", epochs=5, resume=True, notes=notes)
     assert same_bits(weights(again), weights(whole))
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
     assert metrics(tmp_path / "grown") == without_times(whole.history)
@@ -71,6 +75,7 @@ def test_resume_without_a_checkpoint_begins(tmp_path: Path) -> None:
 
 def test_a_look_that_had_no_held_out_images_is_no_look(tmp_path: Path) -> None:
     small_run(tmp_path, epochs=1, validation=None)
+    assert not any("best" in name for name in read(tmp_path))
     run = small_run(tmp_path, epochs=2, resume=True)
     assert "validation_elbo" not in run.history[0]
     assert run.history[1]["validation_elbo"] == small_run(epochs=2).history[1]["validation_elbo"]
@@ -112,9 +117,13 @@ def test_the_generator_of_another_device_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     tensors, header = read_checkpoint(path)
     write_checkpoint(path, tensors | {"generator": torch.zeros(16, dtype=torch.uint8)}, header | {"device": "cuda"})
-    run = small_run(tmp_path, epochs=2, resume=True)
-    assert run.history[-1]["step"] == 4
-    assert run.history[-1]["train_elbo"] != small_run(epochs=2).history[-1]["train_elbo"]
+    config = dataclasses.replace(CONFIG, epochs=2)
+    trainer = Trainer(small_vae(), grey_images(), None, config, device=torch.device("cpu"))
+    trainer.state.read(path)
+    # Of a stream that the training has not used.
+    assert torch.equal(trainer.state.generator.get_state(), make_generator(CONFIG.seed, "training", 2).get_state())
+    trainer.run()
+    assert trainer.state.step == 4
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

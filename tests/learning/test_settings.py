@@ -65,6 +65,10 @@ def test_the_optimiser_is_the_one_that_was_asked_for(name: Any, kind: type) -> N
     (group,) = optimiser.param_groups
     assert group["params"] == [layer.weight]
     assert group["lr"] == 0.25
+    plain = kind([layer.weight], lr=0.25)
+    assert {key: value for key, value in group.items() if key not in ("params", "fused")} == {
+        key: value for key, value in plain.param_groups[0].items() if key not in ("params", "fused")
+    }
     # One pass over the memory where PyTorch has it.
     assert name == "adamax" or group["fused"] is True
 

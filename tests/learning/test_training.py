@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.learning.runs import CONFIG, MODEL, grey_images, same_bits, small_run, small_vae, weights
-from vae_lib.bounds import importance_weighted_bound, log_weights
+from vae_lib.bounds import elbo_with_analytic_kl, importance_weighted_bound, log_weights
 from vae_lib.data import load_dataset
 from vae_lib.exact import LinearGaussian
 from vae_lib.learning import Images, TrainingConfig, train
+from vae_lib.learning.checkpoints import read_checkpoint
 from vae_lib.learning.training import Trainer
 from vae_lib.models import (
     VAE,
@@ -201,6 +202,16 @@ def test_history_says_what_happened() -> None:
     assert run.checkpoint is None
 
 
+def test_seconds_are_those_of_the_steps() -> None:
+    def slow(*arguments: Any) -> Tensor:
+        time.sleep(0.01)
+        return elbo_with_analytic_kl(*arguments)
+
+    start = time.perf_counter()
+    first, second = (row["seconds"] for row in small_run(epochs=2, bound=slow).history)
+    assert 0.02 <= first < second - 0.019 < second <= time.perf_counter() - start + 0.001
+
+
 def test_the_averages_are_those_of_the_epoch_and_of_the_held_out_images() -> None:
     config = CONFIG
     trainer = Trainer(small_vae(), grey_images(), None, config, device=CPU)
@@ -249,6 +260,8 @@ def test_a_network_inside_a_model_that_is_no_module_is_trained(tmp_path: Path) -
     assert not torch.equal(network.weight, before)
     assert full.model is model
     assert small_run(tmp_path, model=model, encoder=encoder, resume=True).history == full.history
+    names = {name for name in read_checkpoint(str(full.checkpoint)).tensors if name.startswith(("encoder.", "held."))}
+    assert names == {f"{part}.{kind}" for part in ("encoder.network", "held.0") for kind in ("weight", "bias")}
 
 
 def test_single_precision_stays_single() -> None:

@@ -152,7 +152,9 @@ def main(folder: Path) -> None:
     for name in NAMES:
         bound = {"bound": at_step(3, terminate_the_second)} if name == "stopped" else {}
         together(folder, name, **bound)
-    # On with the stopped one: in one process, in two again.
+    # One was asked to stop, and both did. On with them: in one process, in two again.
+    if not all("TrainingInterrupted" in (folder / "stopped" / f"{rank}.json").read_text() for rank in (0, 1)):
+        sys.exit("stopped: expected both processes to be interrupted")
     together(folder, "stopped", processes=1, epochs=3, resume=True)
     together(folder, "stopped", resume=True)
 

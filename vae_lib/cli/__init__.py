@@ -6,13 +6,15 @@ more. With ``--json`` stdout holds one JSON object, or nothing if the command fa
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vae_lib import __version__
+from vae_lib.cli.hints import did_you_mean, with_suggestion
 
 __all__ = ["main"]
 
@@ -78,16 +80,18 @@ def _answer(words: list[str]) -> int:
         print(__version__)
         return 0
     if name not in _COMMANDS:
-        near = difflib.get_close_matches(name, _COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        found = repr(name) if name else "none"
-        _complain(
-            f"expected a command out of {', '.join(_COMMANDS)}, found {found}{hint}; see python -m vae_lib --help"
-        )
+        found = repr(name) + did_you_mean(name, _COMMANDS) if name else "none"
+        _complain(f"expected a command out of {', '.join(_COMMANDS)}, found {found}; see python -m vae_lib --help")
         return 2
+    if name != "train" and not _is_first():
+        return 0  # several processes share a training; all else is done once
     from vae_lib.cli import options as all_options  # tyro is needed from here on, torch after it
     from vae_lib.cli import parsing
 
+    if name == "train" and rest and _is_run(rest[0]):
+        typed = shlex.quote(rest[0])
+        _complain(f"expected options, found {typed}; to go on with a run: python -m vae_lib train --resume {typed}")
+        return 2
     try:
         options = parsing.read(getattr(all_options, name.capitalize()), rest)
     except SystemExit:  # help was asked for, and shown
@@ -105,7 +109,7 @@ def _answer(words: list[str]) -> int:
         known = failure(error)
         if known is None:
             raise
-        _complain(known.line)
+        _complain(with_suggestion(known.line))
         return known.code
     if outcome is not None:
         print(outcome.text(as_json=options.json))
@@ -114,5 +118,16 @@ def _answer(words: list[str]) -> int:
 
 def _complain(line: str) -> None:
     """Say one line on stderr; of several processes the first speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         print(f"vae-lib: {line}", file=sys.stderr)
+
+
+def _is_run(word: str) -> bool:
+    return not word.startswith("-") and any(
+        path.is_file() for path in (Path(word), Path(word) / "checkpoint.safetensors")
+    )
+
+
+def _is_first() -> bool:
+    """Whether this process, of those that torchrun started, is the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"

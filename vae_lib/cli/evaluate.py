@@ -7,24 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
-from vae_lib.cli.experiment import measure, ready_device
+from vae_lib.cli.experiment import find_data, measure, model_words, reading_of, ready_device
 from vae_lib.cli.options import Evaluate
 from vae_lib.cli.outcome import Outcome, labelled, with_error
 from vae_lib.cli.parsing import BadInput
 from vae_lib.cli.stored import facts_of, open_stored, split_of
 from vae_lib.estimate import mean_with_error
 
+# Where nothing is said, log p(x) is estimated for all of a few images, and for some of many.
+_FEW, _SOME = 400, 100
+# Effective draws of the median image, and what to say where there are fewer.
+_ENOUGH = 10
+_TOO_FEW = "too few draws: log p(x) is probably higher and its error larger; raise --draws"
+
 
 def run(options: Evaluate, words: Sequence[str]) -> Outcome:
     """Measure, and say it with errors."""
-    if options.images < 0:
+    if options.images is not None and options.images < 0:
         raise BadInput(f"--images: expected at least 0, found {options.images}")
     if options.draws < 2:
         raise BadInput(f"--draws: expected at least 2, for an error bar, found {options.draws}")
     device = ready_device(options.device)
     stored = open_stored(options.run, weights=options.weights, data=options.data)
     _, x = split_of(stored, options.split)
-    held_out, estimate, rows = measure(stored.vae.to(device), x.to(device), images=options.images, draws=options.draws)
+    images = (len(x) if len(x) <= _FEW else _SOME) if options.images is None else options.images
+    held_out, estimate, rows = measure(stored.vae.to(device), x.to(device), images=images, draws=options.draws)
+    reading = reading_of(find_data(stored.data), stored.config)
     facts: dict[str, Any] = {
         **facts_of(stored),
         "split": options.split,
@@ -37,32 +45,36 @@ def run(options: Evaluate, words: Sequence[str]) -> Outcome:
     lines = [
         ("weights", f"{stored.path} ({stored.weights})"),
         ("data", f"{stored.data}, {options.split} split, {len(x)} images"),
-        ("ELBO", f"{_words(held_out.elbo)} nats an image"),
-        ("KL", f"{_words(held_out.kl)} nats an image"),
+        ("model", model_words(stored.configuration, stored.config, reading)),
+        (f"{options.split} ELBO", f"{_words(held_out.elbo)} nats an image"),
+        (f"{options.split} KL", f"{_words(held_out.kl)} nats an image"),
     ]
     if estimate is not None:
-        gap = estimate.value - held_out.elbo[rows]
+        elbo = held_out.elbo[rows]
+        gap = estimate.value - elbo
         of_draws = float(estimate.standard_error.cpu().double().square().sum().sqrt()) / len(rows)
         size = float(estimate.effective_sample_size.median())
         facts["log_p_x"] = {
             **_summary(estimate.value),
             "error_of_the_draws": of_draws,
+            "elbo_of_the_same_images": _summary(elbo),
             "gap_to_elbo": _summary(gap),
             "images": len(rows),
             "draws": options.draws,
             "median_effective_sample_size": size,
+            "warning": _TOO_FEW if size < _ENOUGH else None,
         }
+        same = "the same images" if len(rows) == len(x) else f"{len(rows)} of the images"
+        values = f"{_words(estimate.value)} nats an image, on {same} with {options.draws} draws each"
         lines += [
-            (
-                "log p(x)",
-                f"{_words(estimate.value)} nats an image, on {len(rows)} images with {options.draws} draws each",
-            ),
-            (
-                "",
-                f"of that error the draws make {of_draws:.2g}; effective draws in the median: {size:.0f}",
-            ),
-            ("gap", f"{_words(gap)} nats an image from the ELBO of the same images up to log p(x)"),
+            ("log p(x)", values),
+            ("", f"of that error the draws make {of_draws:.2g}; effective draws in the median: {size:.0f}"),
         ]
+        if size < _ENOUGH:
+            lines += [("warning", _TOO_FEW)]
+        if len(rows) < len(x):
+            lines += [("their ELBO", f"{_words(elbo)} nats an image")]
+        lines += [("gap", f"{_words(gap)} nats an image from the ELBO of the same images up to log p(x)")]
     return Outcome(facts, labelled(lines))
 
 

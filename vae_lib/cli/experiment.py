@@ -17,6 +17,9 @@ from vae_lib.learning.distributed import choose_device
 from vae_lib.models import VAE, VAEConfig, configuration
 from vae_lib.rng import make_generator
 
+# Epochs of a training, where none are asked for; 300 of the small digits take about ten seconds.
+_EPOCHS_FOR = {"digits": 300}
+_EPOCHS = 100
 # Which configuration fits which data, where none is asked for.
 _CONFIGURATION_FOR = {
     "digits": "digits",
@@ -55,6 +58,47 @@ def find_data(name: str) -> DatasetInfo:
 def configuration_name(data: str) -> str:
     """The name of the configuration that fits the data, where none is asked for."""
     return _CONFIGURATION_FOR[data]
+
+
+def epochs_for(data: str) -> int:
+    """How many epochs a training has, where none are asked for."""
+    return _EPOCHS_FOR.get(data, _EPOCHS)
+
+
+class Reading(NamedTuple):
+    """How a model reads the pixels of its data.
+
+    Parameters
+    ----------
+    words
+        What it takes them for.
+    is_density
+        Whether p(x | z) is a density, whose nats depend on the scale of the pixels.
+    """
+
+    words: str
+    is_density: bool
+
+
+def reading_of(info: DatasetInfo, config: VAEConfig) -> Reading:
+    """How a model of that configuration reads these data."""
+    if config.likelihood.startswith("normal"):
+        return Reading("grey levels from 0 to 1", True)
+    if config.likelihood == "bernoulli":
+        return Reading("the bits of the data" if info.value_range[1] == 1 else "bits drawn from grey levels", False)
+    return Reading(f"levels 0 to {config.max_value}", False)
+
+
+def model_words(name: str | None, config: VAEConfig, reading: Reading) -> str:
+    """A model in one line: its name if it has one, its likelihood, and what it takes the pixels for."""
+    note = " (a density: its nats compare only with densities of the same pixels)" if reading.is_density else ""
+    return f"{f'{name}: ' if name else ''}{config.likelihood}, {reading.words}{note}"
+
+
+def model_facts(name: str | None, config: VAEConfig, reading: Reading) -> dict[str, Any]:
+    """The same for machines."""
+    facts = {"configuration": name, "likelihood": config.likelihood}
+    return {**facts, "pixels": reading.words, "is_density": reading.is_density}
 
 
 def configuration_for(info: DatasetInfo, name: str, **changes: Any) -> VAEConfig:
@@ -162,8 +206,23 @@ def ready_device(name: str | None) -> torch.device:
     """The device of that name; on a CPU with one thread, or as many as ``OMP_NUM_THREADS`` says.
 
     With several threads and a small model a busy machine spends its time waiting: twenty times as much as the work.
+
+    Raises
+    ------
+    BadInput
+        If this machine has none of that name.
     """
-    device = choose_device(name)
+    try:
+        device = choose_device(name)
+    except ValueError:
+        raise BadInput(f"--device: expected a device of this machine ({_devices()}), found {name!r}") from None
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return device
+
+
+def _devices() -> str:
+    """The devices of this machine, by name."""
+    several = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = ["mps"] * torch.backends.mps.is_available()
+    return ", ".join(["cpu", *(["cuda"] if several else []), *several, *mps])

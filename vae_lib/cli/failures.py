@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from vae_lib.cli.hints import in_options
 from vae_lib.cli.parsing import BadInput
 from vae_lib.data import DatasetError
 from vae_lib.learning import NonFiniteError
@@ -34,7 +35,7 @@ def failure(error: Exception) -> Failure | None:
         words = f"{where}expected a file that can be used, found: {cause.strerror}" if cause is error else line
         return Failure(RUNNING if cause.errno in _DISK else INPUT, words)
     if isinstance(error, ValueError | TypeError):
-        return Failure(INPUT, line)
+        return Failure(INPUT, in_options(line))
     if isinstance(error, RuntimeError) and ("out of memory" in line or "can't allocate memory" in line):
         return Failure(RUNNING, "expected enough memory, found too little; fewer images or units at a time need less")
     return None

@@ -14,6 +14,16 @@ from tyro.conf import Positional, arg
 
 Run = Annotated[Path, arg(metavar="RUN")]
 
+# The configurations of the library, for the help of train; a test compares them.
+CONFIGURATIONS = {
+    "kingma2014-mnist": "28 x 28, 500 tanh units, 20 latents, bernoulli",
+    "kingma2014-frey": "28 x 20, 200 tanh units, 10 latents, normal-predicted-unit",
+    "burda2016-1": "28 x 28, 200 + 200 tanh units, 50 latents, bernoulli",
+    "digits": "8 x 8, 64 tanh units, 8 latents, discretised-logistic",
+    "conv-mnist": "28 x 28, convolutions of 32 and 64 channels, 256 relu units, 20 latents, bernoulli",
+}
+_MODELS = "\n".join(f"  {name:<17} {words}" for name, words in CONFIGURATIONS.items())
+
 
 @dataclass(frozen=True)
 class Train:
@@ -31,7 +41,7 @@ class Train:
         Data set: digits, mnist, binarized-mnist, frey or sprites; see the command data.
     model
         Configuration: digits, kingma2014-mnist, kingma2014-frey, burda2016-1 or conv-mnist. Images of another size
-        change its first and last layer.
+        change its first and last layer. Layers, latents and likelihoods are listed at the end.
     latents
         Latents L. With 2 there are pictures of the whole manifold.
     hidden
@@ -41,7 +51,8 @@ class Train:
         normal-per-pixel, normal-predicted or normal-predicted-unit. Bernoulli draws bits anew from grey levels; the
         normal ones want grey levels from 0 to 1.
     epochs
-        Passes over the training images. May be raised with --resume.
+        Passes over the training images. May be raised with --resume; with the constant schedule lowered as well, to
+        no fewer than have begun.
     batch_size
         Images in a minibatch, over all processes.
     learning_rate
@@ -55,7 +66,7 @@ class Train:
     samples
         Draws of z for each image and step.
     evaluate_every
-        Epochs between two looks at the held-out images.
+        Epochs between two looks at the validation images.
     seed
         Of the weights, the order of the images, their bits and the noise.
     device
@@ -63,7 +74,7 @@ class Train:
     folder
         A new folder for the run.
     resume
-        The folder of a run to go on with, under its stored settings.
+        The folder of a run to go on with, or the checkpoint in it, under its stored settings.
     tensorboard
         Write TensorBoard's files too; needs the package tensorboard.
     compiled
@@ -79,7 +90,9 @@ class Train:
     latents: Annotated[int | None, arg(help_behavior_hint="(default: those of the model)")] = None
     hidden: Annotated[tuple[int, ...] | None, arg(help_behavior_hint="(default: those of the model)")] = None
     likelihood: Annotated[str | None, arg(help_behavior_hint="(default: that of the model)")] = None
-    epochs: int = 100
+    epochs: Annotated[
+        int | None, arg(help_behavior_hint="(default: 300 for the digits, about 10 s; 100 otherwise)")
+    ] = None
     batch_size: int = 100
     learning_rate: float = 1e-3
     optimiser: str = "adam"
@@ -96,12 +109,15 @@ class Train:
     quiet: bool = False
     json: bool = False
 
-    examples: ClassVar[str] = """\
-  python -m vae_lib train                                    the small digits, a few seconds
-  python -m vae_lib train --latents 2 --epochs 300           two latents, with a map of the manifold
+    examples: ClassVar[str] = f"""\
+  python -m vae_lib train                                    the small digits, about 10 seconds
+  python -m vae_lib train --latents 2                        two latents, with a map of the manifold
   python -m vae_lib train --data mnist --epochs 20           MNIST; downloads it first
-  python -m vae_lib train --resume runs/digits-1 --epochs 200
-  torchrun --nproc-per-node 2 -m vae_lib train --data mnist  two processes, the same curve as one"""
+  python -m vae_lib train --resume runs/digits-1 --epochs 600
+  torchrun --nproc-per-node 2 -m vae_lib train --data mnist  two processes, the same curve as one
+
+Models (the decoder has the layers of the encoder in reverse):
+{_MODELS}"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,7 @@ class Evaluate:
     run
         The folder of a run, or a file with weights.
     weights
-        best: those with the highest held-out ELBO of the training; last: those of the last step.
+        best: those with the highest validation ELBO of the training; last: those of the last step.
     split
         test, validation or train.
     images
@@ -134,7 +150,7 @@ class Evaluate:
     run: Positional[Run]
     weights: str = "best"
     split: str = "test"
-    images: int = 100
+    images: Annotated[int | None, arg(help_behavior_hint="(default: all of up to 400, else 100)")] = None
     draws: int = 500
     data: Annotated[str | None, arg(help_behavior_hint="(default: that of the run)")] = None
     device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
@@ -142,7 +158,10 @@ class Evaluate:
 
     examples: ClassVar[str] = """\
   python -m vae_lib evaluate runs/digits-1
-  python -m vae_lib evaluate runs/digits-1 --images 360 --draws 5000   as papers do: all images, many draws"""
+  python -m vae_lib evaluate runs/digits-1 --draws 5000   as papers do: all images, many draws"""
+
+
+_PICTURE = "(default: sample-KIND.png in the folder of the run; for a file with weights FILE-KIND.png, here)"
 
 
 @dataclass(frozen=True)
@@ -159,11 +178,11 @@ class Sample:
     count
         Images; for the manifold a square number.
     out
-        The PNG to write; one of that name is replaced.
+        The PNG to write; one of that name is replaced. Without it no picture that train drew is.
     seed
         Of z and of the draws.
     weights
-        best: those with the highest held-out ELBO of the training; last: those of the last step.
+        best: those with the highest validation ELBO of the training; last: those of the last step.
     split
         Where the data of reconstructions come from: test, validation or train.
     data
@@ -175,7 +194,7 @@ class Sample:
     run: Positional[Run]
     kind: str = "means"
     count: Annotated[int | None, arg(help_behavior_hint="(default: 64; reconstructions 20, manifold 400)")] = None
-    out: Annotated[Path | None, arg(help_behavior_hint="(default: KIND.png in the folder of the run)")] = None
+    out: Annotated[Path | None, arg(help_behavior_hint=_PICTURE)] = None
     seed: int = 0
     weights: str = "best"
     split: str = "test"

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vae_lib.data.dataset import DatasetInfo, Split
@@ -21,6 +22,7 @@ from vae_lib.plots import curves, image_grid, latent_manifold_grid, latent_plane
 from vae_lib.rng import make_generator
 
 PER_ROW = 10  # of reconstructions
+_MANY = 40  # points of a curve
 
 mpl.use("agg")  # there need not be a screen
 
@@ -89,14 +91,19 @@ class Painter:
 
 
 def training_curve(history: Sequence[dict[str, Any]]) -> Axes:
-    """The ELBO of training and of held-out images against the epoch."""
+    """The ELBO of training and of validation images against the epoch."""
     use_style()
     epochs = [row["epoch"] for row in history]
     lines = {
         "training images": ("prior", [row["train_elbo"] for row in history]),
-        "held-out images": ("q", [row["validation_elbo"] for row in history]),
+        "validation images": ("q", [row["validation_elbo"] for row in history]),
     }
     axes = curves(epochs, lines, xlabel="epoch", ylabel="ELBO, nats an image")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(epochs) > _MANY:  # dots and dashes would run into one another
+        for line in axes.get_lines():
+            line.set(linestyle="-", linewidth=1.0)
+        axes.legend()
     # The fall at the very beginning would leave no height for the rest.
     late = [value for _, values in lines.values() for value in values[len(values) // 20 :]]
     axes.set_ylim(bottom=min(late) - 0.05 * (max(late) - min(late)) if max(late) > min(late) else None)

@@ -17,19 +17,21 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 import vae_lib
 from vae_lib.cli.experiment import fixed_bits, load_splits, measure
+from vae_lib.densities import DiagonalNormal
+from vae_lib.divergences import kl
 from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import log_p_x
 from vae_lib.learning import TrainingConfig, load_vae, save_vae, train
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
-from vae_lib.models import VAEConfig, build, configuration
+from vae_lib.models import VAE, VAEConfig, build, configuration
 from vae_lib.rng import make_generator
 
 
@@ -224,8 +226,11 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
     return {
         "test_elbo": _summary(held_out.elbo),
         "test_kl": _summary(held_out.kl),
+        # A latent that is not used has none.
+        "kl_of_each_latent": _kl_of_each_latent(vae, x),
         "log_p_x": {
             **_summary(estimate.value),
+            "elbo_of_the_same_images": round(float(held_out.elbo[rows].mean()), 4),
             "error_of_the_draws": round(float(estimate.standard_error.square().sum().sqrt()) / len(some), 4),
             "images": len(some),
             "samples": recipe.likelihood_samples,
@@ -236,6 +241,15 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
             "median_effective_sample_size": round(float(estimate.effective_sample_size.median()), 1),
         },
     }
+
+
+def _kl_of_each_latent(vae: VAE, x: Tensor) -> list[float]:
+    """The KL of each latent's q to a standard normal prior, on the average of the images."""
+    with torch.no_grad():
+        q = cast(DiagonalNormal, vae(x))
+        prior = DiagonalNormal(torch.zeros_like(q.mu[:, :1]), torch.zeros_like(q.mu[:, :1]))
+        pairs = zip(q.mu.split(1, dim=1), q.logvar.split(1, dim=1), strict=True)
+        return [round(float(kl(DiagonalNormal(*pair), prior).mean()), 4) for pair in pairs]
 
 
 def _summary(values: Tensor) -> dict[str, float]:

@@ -21,7 +21,7 @@ def run(options: Reproduce, words: Sequence[str]) -> Outcome:
     if not options.name:
         return _list()
     if options.name not in RECIPES:
-        raise BadInput(f"recipe: expected one of {', '.join(RECIPES)}, found {options.name!r}")
+        raise BadInput(f"RECIPE: expected one of {', '.join(RECIPES)}, found {options.name!r}")
     if not options.seeds or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
         found = " ".join(map(str, options.seeds)) or "none"
         raise BadInput(f"--seeds: expected different integers of at least 0, found {found}")

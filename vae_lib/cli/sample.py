@@ -52,5 +52,5 @@ def run(options: Sample, words: Sequence[str]) -> Outcome:
 
 
 def _place(run: Path, stored: Stored, kind: str) -> Path:
-    """In the folder of a run; for a file elsewhere, here."""
-    return run / f"{kind}.png" if run.is_dir() else Path(f"{stored.path.stem}-{kind}.png")
+    """In the folder of a run, under a name that no picture of a training has; for a file with weights, here."""
+    return run / f"sample-{kind}.png" if run.is_dir() else Path(f"{stored.path.stem}-{kind}.png")

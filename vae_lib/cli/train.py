@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vae_lib.cli.experiment import Splits, fixed_bits, load_splits, ready_device
+from vae_lib.cli.experiment import Splits, fixed_bits, load_splits, model_facts, model_words, reading_of, ready_device
 from vae_lib.cli.options import Train
 from vae_lib.cli.outcome import Outcome, labelled
 from vae_lib.cli.parsing import PROGRAM, BadInput
-from vae_lib.cli.plans import Plan, plan_of, plan_to_go_on
+from vae_lib.cli.plans import Plan, plan_of, plan_to_go_on, resumed_folder
 from vae_lib.cli.stored import checkpoint_path
 from vae_lib.learning import CheckpointError, Run, TrainingInterrupted, load_vae, train
 from vae_lib.learning.distributed import World, joined
@@ -29,14 +31,20 @@ def run(options: Train, words: Sequence[str]) -> Outcome | None:
     """Train, write pictures, and say where all of it lies; of several processes the first one says it."""
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise BadInput("--tensorboard: expected the package tensorboard to be installed, found none")
+    if options.resume is not None:
+        options = replace(options, resume=resumed_folder(options.resume))
     plan = plan_of(options) if options.resume is None else plan_to_go_on(options.resume, words)
     device = ready_device(options.device)
+    if options.resume is not None and plan.epochs_done == plan.training.epochs:
+        return _nothing_to_do(options, plan, options.resume) if os.environ.get("RANK", "0") == "0" else None
     with joined(device) as world:
         splits = load_splits(plan.data, plan.model, progress=False if options.quiet else None)
+        if (found := plan.training.batch_size) > (most := len(splits.train)):
+            raise BadInput(f"--batch-size: expected at most the number of images, {most}, found {found}")
         vae = build(plan.model, generator=make_generator(plan.training.seed, "weights"), dtype=torch.float32)
         with claimed(options, plan, world) as folder:
-            if world.is_writer and not options.quiet and sys.stderr.isatty():
-                print(f"training on {device}; the run is {folder}; Ctrl-C saves it and stops", file=sys.stderr)
+            if world.is_writer and folder is not None:
+                _announce(options, device, folder)
             try:
                 result = train(
                     vae,
@@ -55,7 +63,9 @@ def run(options: Train, words: Sequence[str]) -> Outcome | None:
                 raise _how_to_go_on(interruption, folder) from None
     if not world.is_writer or folder is None:
         return None
-    return _outcome(options, plan, splits, result, folder, _paint(plan, splits, result, folder))
+    assert result.checkpoint is not None
+    pictures = _paint(plan, splits, result.checkpoint, result.history)
+    return _outcome(options, plan, splits, result, folder, pictures)
 
 
 @contextlib.contextmanager
@@ -114,12 +124,32 @@ def _how_to_go_on(interruption: KeyboardInterrupt, folder: Path | None) -> Keybo
     return KeyboardInterrupt(f"{where}; to go on: {PROGRAM} train --resume {shlex.quote(str(folder))}")
 
 
-def _paint(plan: Plan, splits: Splits, result: Run, folder: Path) -> dict[str, Path]:
+def _announce(options: Train, device: torch.device, folder: Path) -> None:
+    """Say what begins and where; in a log too, but not to a program."""
+    if options.quiet or (options.json and not sys.stderr.isatty()):
+        return
+    places = f"the run is {folder}; numbers go to {folder / 'metrics.jsonl'}"
+    print(f"training on {device}; {places}; Ctrl-C saves it and stops", file=sys.stderr, flush=True)
+
+
+def _nothing_to_do(options: Train, plan: Plan, folder: Path) -> Outcome:
+    """The answer for a run that has all its epochs; pictures are drawn if an interruption prevented that."""
+    epoch, checkpoint = plan.training.epochs, checkpoint_path(folder)
+    drawn = bool(plan.history) and not (folder / "samples.png").exists()
+    if drawn:
+        splits = load_splits(plan.data, plan.model, progress=False if options.quiet else None)
+        _paint(plan, splits, checkpoint, plan.history)
+    facts = {"folder": str(folder), "checkpoint": str(checkpoint), "epoch": epoch, "nothing_to_do": True}
+    words = "; its pictures were missing and are drawn" if drawn else ""
+    line = f"nothing to do: {folder} is at epoch {epoch}; --epochs may be raised{words}"
+    return Outcome(facts, [str(folder) if options.quiet else line])
+
+
+def _paint(plan: Plan, splits: Splits, checkpoint: Path, history: Sequence[dict[str, Any]]) -> dict[str, Path]:
     """Pictures of the best weights, and of the way there."""
     from vae_lib.cli.pictures import PER_ROW, Painter, save, training_curve
 
-    assert result.checkpoint is not None
-    vae = load_vae(result.checkpoint, dtype=torch.float32)
+    vae = load_vae(checkpoint, dtype=torch.float32)
     painter, like = Painter(vae, plan.model), next(vae.parameters())
     x = fixed_bits(splits.validation, like, "validation")
     pictures = {
@@ -130,15 +160,16 @@ def _paint(plan: Plan, splits: Splits, result: Run, folder: Path) -> dict[str, P
         pictures["manifold"] = painter.manifold(20)
         if splits.dataset.info.classes:
             pictures["plane"] = painter.plane(x, splits.dataset.validation, splits.dataset.info)
-    if len(result.history) > 1:
-        pictures["curve"] = training_curve(result.history)
-    return {name: save(axes, folder / f"{name}.png") for name, axes in pictures.items()}
+    if len(history) > 1:
+        pictures["curve"] = training_curve(history)
+    return {name: save(axes, checkpoint.with_name(f"{name}.png")) for name, axes in pictures.items()}
 
 
 def _outcome(
     options: Train, plan: Plan, splits: Splits, result: Run, folder: Path, pictures: dict[str, Path]
 ) -> Outcome:
     last, best = result.history[-1], max(result.history, key=lambda row: row["validation_elbo"])
+    reading, name = reading_of(splits.dataset.info, plan.model), plan.notes.get("configuration")
     facts = {
         "folder": str(folder),
         "checkpoint": str(result.checkpoint),
@@ -148,20 +179,25 @@ def _outcome(
         "best": {name: best[name] for name in ("epoch", "validation_elbo", "validation_kl")},
         "unit": "nats an image",
         "data": plan.data,
+        **model_facts(name, plan.model, reading),
         "model": plan.notes["model"],
         "training": asdict(plan.training),
     }
     if options.quiet:
         return Outcome(facts, [str(folder)])
-    folder_typed = shlex.quote(str(folder))
+    typed = shlex.quote(str(folder))
+    further = ("", f"{PROGRAM} train --resume {typed} --epochs {2 * last['epoch']}")
+    if best["epoch"] <= 0.9 * last["epoch"]:
+        further = ("", f"the validation ELBO has not risen since epoch {best['epoch']}")
     rows = [
         (
             "trained",
             f"{plan.data}, {plan.model.latent_dim} latents, to epoch {last['epoch']} in {last['seconds']:.1f} s",
         ),
+        ("model", model_words(name, plan.model, reading)),
         ("speed", f"{last['images_per_second']:,.0f} images a second"),
-        ("held-out ELBO", f"{last['validation_elbo']:.2f} nats an image, on {len(splits.validation)} images"),
-        ("held-out KL", f"{last['validation_kl']:.2f} nats an image"),
+        ("validation ELBO", f"{last['validation_elbo']:.2f} nats an image, on {len(splits.validation)} images"),
+        ("validation KL", f"{last['validation_kl']:.2f} nats an image"),
         (
             "best ELBO",
             f"{best['validation_elbo']:.2f}, after epoch {best['epoch']}; pictures and evaluate use its weights",
@@ -169,7 +205,7 @@ def _outcome(
         ("folder", str(folder)),
         ("checkpoint", str(result.checkpoint)),
         *(("pictures" if number == 0 else "", str(path)) for number, path in enumerate(pictures.values())),
-        ("next", f"{PROGRAM} evaluate {folder_typed}"),
-        ("", f"{PROGRAM} train --resume {folder_typed} --epochs {2 * plan.training.epochs}"),
+        ("next", f"{PROGRAM} evaluate {typed}"),
+        further,
     ]
     return Outcome(facts, labelled(rows))

@@ -6,8 +6,9 @@ from vae_lib.learning.checkpoints import CheckpointError, load_vae, save_vae
 from vae_lib.learning.diagnosis import NonFiniteError
 from vae_lib.learning.em import BoundFellError, EMRun, exact, run_em
 from vae_lib.learning.interrupts import TrainingInterrupted
+from vae_lib.learning.run import Run, load_trained
 from vae_lib.learning.settings import TrainingConfig
-from vae_lib.learning.training import Run, train
+from vae_lib.learning.training import train
 
 __all__ = [
     "BoundFellError",
@@ -21,6 +22,7 @@ __all__ = [
     "TrainingInterrupted",
     "exact",
     "inference_gap",
+    "load_trained",
     "load_vae",
     "maximise",
     "reading_for",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias, cast
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
 
 from torch import Generator, Tensor, nn
 
@@ -43,6 +44,7 @@ class AverageBound(nn.Module):
         self.model: LatentVariableModel = model
         self.encoder: ApproximatePosterior | None = encoder
         self.held = nn.ModuleList(part for part in modules_of(model, encoder) if part not in (model, encoder))
+        self._is_opaque = encoder is not None and not modules_of(encoder)
         self._bound, self.num_samples, self.world = bound, num_samples, world
 
     def posterior(self, x: Tensor) -> Density:
@@ -53,9 +55,29 @@ class AverageBound(nn.Module):
         """One number, in nats an image."""
         q = self.posterior(x)
         z = self.world.draw(q, self.num_samples, generator=generator)
-        return self._bound(self.model, q, x, z).mean()
+        if self._is_opaque and z.requires_grad:
+            raise TypeError(
+                f"encoder: expected a module or an object that holds one, found {type(self.encoder).__name__}: "
+                "its weights cannot be found, and would not be trained"
+            )
+        try:
+            return self._bound(self.model, q, x, z).mean()
+        except NotImplementedError as error:
+            raise NotImplementedError(f"{error}; with train, pass bound=log_weights") from error
 
     def at(self, x: Tensor, noise: Noise) -> Tensor:
         """The same for noise that was drawn before: a deterministic function."""
         q = cast(NoiseDensity, self.posterior(x))
         return self._bound(self.model, q, x, q.from_noise(noise)).mean()
+
+
+def name_of(bound: object) -> str:
+    """Name a bound with its settings, as far as they are numbers and words, so that another is told from it."""
+    if isinstance(bound, functools.partial):
+        return f"{name_of(bound.func)} {_plain(dict(enumerate(bound.args)) | bound.keywords)}"
+    name = getattr(bound, "__name__", None)
+    return str(name) if name else f"{type(bound).__name__} {_plain(getattr(bound, '__dict__', {}))}"
+
+
+def _plain(settings: Mapping[Any, object]) -> dict[Any, object]:
+    return {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}

@@ -27,6 +27,8 @@ from vae_lib.models.configurations import VAEConfig, build
 from vae_lib.models.vae import VAE
 from vae_lib.rng import make_generator
 
+# The name of the file in the folder of a training.
+CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "vae_lib checkpoint 1"
 _KEY = "vae_lib"
 # What the weights are called in a file: those of the last step, and those with the highest held-out bound so far.
@@ -159,7 +161,7 @@ def load_vae(path: str | os.PathLike[str], *, best: bool = True, dtype: torch.dt
     Parameters
     ----------
     path
-        The file.
+        The file, or the folder of a training.
     best
         Take the weights with the highest held-out bound, if the file has them, and not those of the last step.
     dtype
@@ -170,6 +172,7 @@ def load_vae(path: str | os.PathLike[str], *, best: bool = True, dtype: torch.dt
     CheckpointError
         If the file cannot be used.
     """
+    path = Path(path) / CHECKPOINT if Path(path).is_dir() else path
     checkpoint = read_checkpoint(path)
     config = read_config(path, checkpoint.header)
     # The weights drawn here are replaced at once.
@@ -194,7 +197,8 @@ def read_config(path: str | os.PathLike[str], header: Mapping[str, Any]) -> VAEC
     try:
         return VAEConfig(**header["notes"]["model"])
     except (KeyError, TypeError, ValueError) as error:
-        found = f"no {error}" if isinstance(error, KeyError) else str(error)
+        hint = "; a model of your own takes its weights by load_trained"
+        found = f"none{hint}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path}: expected the configuration of a VAE in its header, found {found}") from error
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from vae_lib.densities import DiagonalNormal, FullNormal
+from vae_lib.evaluation.passes import evaluating
 from vae_lib.learning.average_bound import AverageBound
 
 
@@ -49,7 +50,7 @@ class CompiledBound:
             If q is not normal: only there the noise is known not to depend on the weights.
         """
         if self._like is None:
-            with torch.no_grad():
+            with evaluating(self._module):  # one more pass, which no running statistic is to see
                 q = self._module.posterior(x)
             if not isinstance(q, DiagonalNormal | FullNormal):
                 raise TypeError(f"compiled: expected a normal q, found {type(q).__name__}")

@@ -43,7 +43,7 @@ def first_non_finite(module: nn.Module, run: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return seen[0] if seen else "no layer: each puts out finite numbers, and the bound made of them is not finite"
+    return seen[0] if seen else "the bound, though every layer puts out finite numbers: its likelihood or KL overflows"
 
 
 def _tensors(value: object) -> list[Tensor]:

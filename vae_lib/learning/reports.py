@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from vae_lib.learning.checkpoints import CheckpointError, write_whole
 
+METRICS = "metrics.jsonl"
+
 
 class Report:
     """The reports of one training; silent wherever it was not asked for them.
@@ -41,7 +43,7 @@ class Report:
         total: int,
         done: int,
     ) -> None:
-        self._path = None if folder is None else folder / "metrics.jsonl"
+        self._path = None if folder is None else folder / METRICS
         shown = sys.stderr.isatty() if progress is None else progress
         if self._path is not None:
             write_whole(self._path, "".join(map(_line, history)).encode())

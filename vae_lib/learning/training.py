@@ -11,8 +11,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,41 +23,20 @@ from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.divergences import kl
 from vae_lib.evaluation.held_out import held_out_elbo
 from vae_lib.evaluation.passes import evaluating
-from vae_lib.learning.average_bound import AverageBound, Bound
+from vae_lib.learning.average_bound import AverageBound, Bound, name_of
 from vae_lib.learning.batches import Images, epoch_order
+from vae_lib.learning.checkpoints import CHECKPOINT
 from vae_lib.learning.compiled import CompiledBound
 from vae_lib.learning.diagnosis import NonFiniteError, first_non_finite
 from vae_lib.learning.distributed import choose_device, current_world
 from vae_lib.learning.interrupts import Interruption, TrainingInterrupted
-from vae_lib.learning.reports import Report
+from vae_lib.learning.reports import METRICS, Report
+from vae_lib.learning.run import Run
 from vae_lib.learning.schedules import rate_factor
 from vae_lib.learning.settings import TrainingConfig
 from vae_lib.learning.state import TrainingState
 from vae_lib.protocols import ApproximatePosterior
 from vae_lib.rng import make_generator
-
-CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training leaves.
-
-    Parameters
-    ----------
-    model
-        The model, trained, with the weights of the last step.
-    history
-        One row for each look at the held-out images: ``epoch``, ``step``, ``samples`` (images seen), ``train_elbo``
-        (the average over the steps of the epoch, while the weights moved), ``validation_elbo`` and ``validation_kl``
-        in nats an image, ``seconds`` of training and ``images_per_second``. Of several processes the first has it.
-    checkpoint
-        Where the last state lies, if a folder was given.
-    """
-
-    model: Any
-    history: list[dict[str, Any]]
-    checkpoint: Path | None
 
 
 def train(
@@ -94,7 +72,10 @@ def train(
         Density q(z | x), where the model is not its own. Model and encoder are modules, or hold modules as attributes:
         weights that hide elsewhere, as inside a lambda, are not found and not trained.
     bound
-        Takes model, q, x and draws z, and returns values whose average is raised. Those of :mod:`vae_lib.bounds` fit.
+        Takes model, q ``(B)``, x ``(B, D)`` and draws z ``(S, B, L)``, and returns values whose average is raised. The
+        default, :func:`~vae_lib.bounds.elbo_with_analytic_kl`, needs a KL in closed form;
+        :func:`~vae_lib.bounds.log_weights` takes any prior and q; or write your own. Held-out numbers, and the choice
+        of the best weights, are by the ELBO whatever the bound.
     device
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. If not given: CUDA, else MPS, else the CPU.
     folder
@@ -128,6 +109,9 @@ def train(
     TrainingInterrupted
         After Ctrl-C, with the state saved. It is a :class:`KeyboardInterrupt`.
     """
+    config = config if config is not None else TrainingConfig()
+    if not isinstance(config, TrainingConfig):
+        raise TypeError(f"config: expected a TrainingConfig, found {type(config).__name__}")
     chosen = choose_device(device)
     if check_every is None:
         check_every = 1 if chosen.type == "cpu" else 50
@@ -135,7 +119,7 @@ def train(
         model,
         images,
         validation,
-        config or TrainingConfig(),
+        config,
         encoder=encoder,
         bound=bound,
         device=chosen,
@@ -181,6 +165,8 @@ class Trainer:
                 raise TypeError(f"{name}: expected vae_lib.learning.Images, found {type(data).__name__}")
             if data is not None and data.data_dim != model.data_dim:
                 raise ValueError(f"{name}: expected {model.data_dim} pixels, as the model has, found {data.data_dim}")
+        if encoder is None and not callable(model):
+            raise TypeError(f"encoder: expected one, since {type(model).__name__} is not its own, found none")
         checks.positive_int("check_every", check_every)
         size = config.batch_size
         if size > len(images):
@@ -193,8 +179,7 @@ class Trainer:
         self.average_bound: Callable[[Tensor, Generator], Tensor] = self.world.wrap(self.module)
         self.steps_per_epoch = len(images) // size
         self.total_steps = config.epochs * self.steps_per_epoch
-        name = getattr(bound, "__name__", type(bound).__name__)
-        facts = {**images.facts(), "bound": name, "notes": dict(notes or {})}
+        facts = {**images.facts(), "bound": name_of(bound), "notes": dict(notes or {})}
         self.state = TrainingState(self.module, config, device, self.steps_per_epoch, facts)
         self.dtype = self.state.bounds.dtype
         self.checkpoint = None if folder is None else folder / CHECKPOINT
@@ -229,7 +214,7 @@ class Trainer:
             total=self.total_steps * size,
             done=state.step * size,
         )
-        with contextlib.closing(report), Interruption() as interruption:
+        with contextlib.closing(report), self._nothing_left_of_nothing(), Interruption() as interruption:
             self.save()
             good = state.snapshot() if self.check_every > 1 else None
             saved = mark = time.perf_counter()
@@ -262,6 +247,17 @@ class Trainer:
                 if is_stopped and not is_done:
                     raise TrainingInterrupted(self._how_to_go_on())
                 mark = time.perf_counter()
+
+    @contextlib.contextmanager
+    def _nothing_left_of_nothing(self) -> Iterator[None]:
+        """If not even one step was taken, remove what was written: it would only stand in the way."""
+        try:
+            yield
+        except BaseException:
+            if self.state.step == 0 and self.checkpoint is not None and self.world.is_writer:
+                for path in (self.checkpoint, self.checkpoint.with_name(METRICS)):
+                    path.unlink(missing_ok=True)
+            raise
 
     def save(self) -> None:
         """Write the state, if it is sound and there is a folder for it."""
@@ -328,8 +324,10 @@ class Trainer:
         return NonFiniteError(self._message(first_non_finite(self.module, lambda: self.module(x, generator))))
 
     def _message(self, place: str) -> str:
-        kept = "nothing was stored" if self.checkpoint is None else f"the last good state is in {self.checkpoint}"
         step = self.state.step + 1
+        kept = f"the last good state is in {self.checkpoint}"
+        if self.checkpoint is None or self.state.step == 0:
+            kept = "nothing was stored"
         return f"training stopped at step {step}: expected finite numbers, found others in {place}; {kept}"
 
     def _how_to_go_on(self) -> str:
