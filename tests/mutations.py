@@ -235,7 +235,10 @@ def run_tests(job: tuple[Mutation | None, list[str]]) -> tuple[int, float]:
         import pytest
 
         with (copy / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests]))
+            try:
+                code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests]))
+            except pytest.PytestUnraisableExceptionWarning:
+                code = 1  # something was left open, and warnings are errors
         import vae_lib
 
         if Path(vae_lib.__file__).parent != copy / "vae_lib":

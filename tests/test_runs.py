@@ -53,7 +53,7 @@ def stored(path: Path, count: int) -> tuple[VAE, Tensor]:
     recipe = RECIPES[path.stem]
     vae = load_vae(path, dtype=torch.float32)
     test = fixed_bits(load_splits(recipe.data, recipe.model).test, next(vae.parameters()), "test")
-    return vae, test[:: len(test) // count]
+    return vae, test[:: max(1, len(test) // count)]
 
 
 @needs_data

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from tests.learning.runs import MODEL, small_run
 from vae_lib.bounds import elbo, elbo_with_analytic_kl, log_weights
 from vae_lib.densities import DiagonalNormal, StudentT
-from vae_lib.learning import CheckpointError, Images, TrainingConfig, load_trained, load_vae, save_vae, train
+from vae_lib.learning import (
+    CheckpointError,
+    Images,
+    NonFiniteError,
+    TrainingConfig,
+    load_trained,
+    load_vae,
+    save_vae,
+    train,
+)
 from vae_lib.learning.average_bound import name_of
 from vae_lib.models import NormalEncoder, VAEConfig, build, mlp
 from vae_lib.rng import make_generator
@@ -78,6 +87,8 @@ def test_the_best_weights_are_those_of_the_best_look(tmp_path: Path) -> None:
     load_trained(tmp_path / "checkpoint.safetensors", best, q_best)
     assert equal(best, short)
     assert not equal(best, model)
+    load_trained(tmp_path / "checkpoint.safetensors", best, q_best, best=False)
+    assert equal(best, model)
 
 
 def worse(model: Any, q: Any, x: Tensor, z: Tensor) -> Tensor:
@@ -158,6 +169,15 @@ def test_nothing_is_left_of_a_training_that_took_no_step(tmp_path: Path) -> None
         train(Line(), DATA, None, CONFIG, encoder=encoder(), folder=tmp_path, device="cpu", bound=elbo)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     train(Line(), DATA, None, CONFIG, encoder=encoder(), folder=tmp_path, device="cpu")
+
+
+def test_a_first_step_that_is_not_finite_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+    def infinite(*arguments: Any) -> Tensor:
+        return elbo_with_analytic_kl(*arguments) * torch.inf
+
+    with pytest.raises(NonFiniteError, match=r"; nothing was stored$"):
+        train(Line(), DATA, None, CONFIG, encoder=encoder(), folder=tmp_path, device="cpu", bound=infinite)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_that_took_a_step_stays(tmp_path: Path) -> None:
