@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from tests.learning.runs import small_run
 from vae_lib.learning.checkpoints import read_checkpoint
 
@@ -39,6 +41,7 @@ def count_calls(action: Callable[[], object], deadly: int | None = None) -> int:
 
 
 def main(folder: Path) -> None:
+    torch.set_num_threads(1)  # the fork of a process that has several may wait for one of them for ever
     small_run(folder / "whole", epochs=EPOCHS)  # what is imported late is now there
     whole = count_calls(lambda: small_run(folder / "counted", epochs=EPOCHS))
     start = count_calls(lambda: small_run(folder / "counted", epochs=EPOCHS, resume=True))

@@ -148,6 +148,7 @@ def terminate_the_second() -> None:
 
 
 def main(folder: Path) -> None:
+    torch.set_num_threads(1)  # the fork of a process that has several may wait for one of them for ever
     small_run()  # what is imported late is now there
     for name in NAMES:
         bound = {"bound": at_step(3, terminate_the_second)} if name == "stopped" else {}
