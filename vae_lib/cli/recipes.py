@@ -8,7 +8,6 @@ what is stored.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 import vae_lib
-from vae_lib.cli.experiment import fixed_bits, load_splits, measure
+from vae_lib.cli.experiment import fixed_bits, load_splits, measure, ready_device
 from vae_lib.densities import DiagonalNormal
 from vae_lib.divergences import kl
 from vae_lib.estimate import mean_with_error
@@ -96,7 +95,6 @@ def reproduce(
     device: str | None = None,
     jobs: int = 1,
     progress: bool | None = None,
-    resume: bool = True,
 ) -> Path:
     """Run a recipe for each seed, and write ``NAME.json`` and ``NAME.safetensors`` to a folder.
 
@@ -115,8 +113,6 @@ def reproduce(
         Seeds at a time, each a process of one thread.
     progress
         Whether to show a bar, with one job.
-    resume
-        Go on with what an interrupted command left.
 
     Returns
     -------
@@ -131,7 +127,7 @@ def reproduce(
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
     recipe, work = RECIPES[name], out / f".{name}"
-    arguments = (repeat(name), seeds, repeat(work), repeat(device), repeat(progress), repeat(resume))
+    arguments = (repeat(name), seeds, repeat(work), repeat(device), repeat(progress))
     if jobs == 1:
         results = list(map(_run_seed, *arguments))
     else:
@@ -140,7 +136,7 @@ def reproduce(
     record = {
         "command": f"python -m vae_lib reproduce {name} --seeds {' '.join(map(str, seeds))}",
         "commit": _commit(),
-        "device": results[0].pop("device"),
+        "device": results[0]["device"],
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -163,11 +159,8 @@ def reproduce(
     return path
 
 
-def _run_seed(
-    name: str, seed: int, work: Path, device: str | None, progress: bool | None, resume: bool
-) -> dict[str, Any]:
-    if torch.get_num_threads() > 1 and choose_device(device).type == "cpu":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+def _run_seed(name: str, seed: int, work: Path, device: str | None, progress: bool | None) -> dict[str, Any]:
+    target = ready_device(device)
     recipe, folder = RECIPES[name], work / str(seed)
     splits = load_splits(recipe.data, recipe.model)
     vae = build(recipe.model, generator=make_generator(seed, "weights"), dtype=torch.float32)
@@ -180,7 +173,7 @@ def _run_seed(
         config,
         device=device,
         folder=folder,
-        resume=resume,
+        resume=True,  # of what an interrupted command left
         progress=progress,
         notes=notes,
     )
@@ -190,7 +183,7 @@ def _run_seed(
     save_vae(rounded, best, recipe.model, dtype=torch.float16, data=recipe.data, recipe=name, seed=seed)
     return {
         "seed": seed,
-        "device": _device_name(choose_device(device)),
+        "device": _device_name(target),
         "history": [{key: round(value, 4) for key, value in row.items()} for row in run.history],
         **evaluate_weights(rounded, recipe, device=device),
     }
