@@ -87,7 +87,7 @@ GUARDS = [
     ("learning/batches.py", _of_learning("batches.py")),
     (
         "learning/checkpoints.py",
-        _of_learning("checkpoints.py", "run.py::test_a_folder_is_as_good_as_its_checkpoint"),
+        _of_learning("checkpoints.py", "run.py"),
     ),
     ("learning/compiled.py", _of_learning("compiled.py")),
     ("learning/diagnosis.py", _of_learning("diagnosis.py")),

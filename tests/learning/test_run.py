@@ -225,3 +225,10 @@ class Plain:
 def test_a_folder_is_as_good_as_its_checkpoint(tmp_path: Path) -> None:
     run = small_run(folder=tmp_path, notes={"model": dataclasses.asdict(MODEL)})
     assert equal(load_vae(tmp_path, best=False, dtype=next(run.model.parameters()).dtype), run.model)
+
+
+def test_of_a_vae_that_had_another_encoder_its_own_weights_come_back(tmp_path: Path) -> None:
+    """Names of the other encoder are beside those of the model, and are left to load_trained."""
+    other = NormalEncoder(mlp([12, 6, 5, 4], generator=make_generator(3), dtype=torch.float64))
+    run = small_run(folder=tmp_path, encoder=other, notes={"model": dataclasses.asdict(MODEL)})
+    assert equal(load_vae(tmp_path, best=False, dtype=torch.float64), run.model)

@@ -31,8 +31,9 @@ from vae_lib.rng import make_generator
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "vae_lib checkpoint 1"
 _KEY = "vae_lib"
-# What the weights are called in a file: those of the last step, and those with the highest held-out bound so far.
-MODEL, BEST = "model.", "best.model."
+# How names begin in a file: weights of the model; weights with the highest held-out bound so far; what is no weight.
+MODEL, BEST = "model.", "best."
+_NO_WEIGHTS = ("optimiser.", "generator", "bounds")
 
 
 class CheckpointError(ValueError):
@@ -177,10 +178,10 @@ def load_vae(path: str | os.PathLike[str], *, best: bool = True, dtype: torch.dt
     config = read_config(path, checkpoint.header)
     # The weights drawn here are replaced at once.
     vae = build(config, generator=make_generator(0), dtype=dtype or torch.get_default_dtype())
-    has_best = any(name.startswith(BEST) for name in checkpoint.tensors)
-    prefix = BEST if best and has_best else MODEL
     weights = {
-        name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)
+        name.removeprefix(MODEL): value
+        for name, value in weights_in(checkpoint.tensors, best=best).items()
+        if name.startswith(MODEL)
     }
     load_weights(path, vae, weights)
     return vae
@@ -200,6 +201,22 @@ def read_config(path: str | os.PathLike[str], header: Mapping[str, Any]) -> VAEC
         hint = "; a model of your own takes its weights by load_trained"
         found = f"none{hint}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path}: expected the configuration of a VAE in its header, found {found}") from error
+
+
+def weights_in(tensors: Mapping[str, Tensor], *, best: bool) -> dict[str, Tensor]:
+    """The weights among the tensors of a checkpoint: the best, if they are asked for and there, or the last.
+
+    Parameters
+    ----------
+    tensors
+        All of them.
+    best
+        Whether those with the highest held-out bound are wanted.
+    """
+    kept = {name.removeprefix(BEST): value for name, value in tensors.items() if name.startswith(BEST)}
+    if best and kept:
+        return kept
+    return {name: value for name, value in tensors.items() if not name.startswith((BEST, *_NO_WEIGHTS))}
 
 
 def load_weights(path: str | os.PathLike[str], module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vae_lib.bounds import log_weights
 from vae_lib.learning.average_bound import AverageBound
-from vae_lib.learning.checkpoints import CheckpointError, load_weights, read_checkpoint
+from vae_lib.learning.checkpoints import CheckpointError, load_weights, read_checkpoint, weights_in
 from vae_lib.learning.distributed import World
 from vae_lib.protocols import ApproximatePosterior
 
@@ -60,8 +60,4 @@ def load_trained(
     if "step" not in header:
         raise CheckpointError(f"{path}: expected the state of a training, found weights alone; load_vae reads them")
     module = AverageBound(model, encoder, log_weights, 1, World())
-    prefix = "best." if best and any(name.startswith("best.") for name in tensors) else ""
-    others = ("best.", "optimiser.") if not prefix else ()
-    names = [name for name in tensors if name.startswith(prefix) and not name.startswith(others)]
-    weights = {name.removeprefix(prefix): tensors[name] for name in names if name not in ("generator", "bounds")}
-    load_weights(path, module, weights)
+    load_weights(path, module, weights_in(tensors, best=best))

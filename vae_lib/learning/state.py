@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vae_lib.learning.checkpoints import CheckpointError, load_weights, read_checkpoint, write_checkpoint
+from vae_lib.learning.checkpoints import CheckpointError, load_weights, read_checkpoint, weights_in, write_checkpoint
 from vae_lib.learning.settings import TrainingConfig, make_optimiser
 from vae_lib.rng import make_generator
 
@@ -91,8 +91,7 @@ class TrainingState:
                 expected, found = header[part].get(name), mine[part].get(name)
                 if expected != found and name not in _FREE:
                     raise CheckpointError(f"{name}: expected {expected!r} as in {path}, found {found!r}")
-        others = ("best.", "optimiser.", "generator", "bounds")
-        load_weights(path, self.module, {name: tensors[name] for name in tensors if not name.startswith(others)})
+        load_weights(path, self.module, weights_in(tensors, best=False))
         self.restore(tensors, header)
 
     def tensors(self) -> dict[str, Tensor]:
