@@ -16,10 +16,12 @@ FLOORS = [
     {"densities"},
     {"divergences"},
     {"bounds", "exact"},
+    {"mcmc"},
     {"gradients"},
     {"models"},
     {"learning", "evaluation"},
     {"data", "plots", "explorables"},
+    {"experiments"},
     {"chapter", "cli"},
     {"__init__", "__main__"},
 ]

@@ -318,7 +318,7 @@ def test_a_q_without_differentiable_draws_is_told() -> None:
 
 
 def test_a_configuration_is_not_needed() -> None:
-    assert TrainingConfig() == TrainingConfig(100, 100, 1e-3, "adam", "constant", 0, 1, 1, 0)
+    assert TrainingConfig() == TrainingConfig(100, 100, 1e-3, "adam", "constant", 0, 1, 1, 0, 0.0, 1e-8)
     with pytest.raises(ValueError, match=r"^batch_size: expected at most the number of images, 23, found 100$"):
         train(small_vae(), grey_images(), device="cpu")
     assert MODEL.data_dim == 12

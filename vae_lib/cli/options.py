@@ -209,21 +209,33 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run a recipe of the book for several seeds, evaluate it, and store the result.
+    """Run a figure, a table or a recipe of the book again, and store the result.
 
-    The result is one JSON file with settings, versions, curves and numbers, and the weights of the first seed. An
-    interrupted command goes on where it stopped. Without a name the recipes are listed.
+    A figure or table of a paper has three scales: smoke, to see that it runs; laptop, within an hour on two cores;
+    full, the length of the paper, for a GPU. It leaves NAME-SCALE.json, with settings, seeds, versions and curves, and
+    a picture that is drawn from it. A recipe has one length, and leaves NAME.json and weights. An interrupted command
+    goes on where it stopped. Without a name all are listed.
 
     Parameters
     ----------
     name
-        The recipe: digits, mnist-20 or mnist-50.
+        A figure or table (aevb-fig2, ...) or a recipe (digits, mnist-20 or mnist-50).
+    scale
+        smoke, laptop or full, for a figure or table.
     seeds
-        Each seeds one training.
+        Each seeds one training of each kind.
+    only
+        Run only the trainings whose names begin with one of these words, as the plan shows them.
+    plan
+        Say what would run and about how long, and stop.
+    draw
+        Draw the figure of a stored record, and run nothing.
+    stand_in
+        Take the small digits, which need no download, in place of the data: to try a command, not to reproduce.
     out
-        The folder for NAME.json and NAME.safetensors.
+        The folder for the results.
     jobs
-        Seeds at a time, each a process of one thread.
+        Trainings at a time, each a process of one thread.
     device
         cpu, cuda, cuda:1 or mps. On a CPU one thread is used, or as many as OMP_NUM_THREADS says.
     overwrite
@@ -234,19 +246,27 @@ class Reproduce:
         Print one JSON object on stdout, and nothing else there.
     """
 
-    name: Annotated[Positional[str], arg(metavar="[RECIPE]", help_behavior_hint="(default: list them)")] = ""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    name: Annotated[Positional[str], arg(metavar="[NAME]", help_behavior_hint="(default: list them)")] = ""
+    scale: Annotated[str, arg(help_behavior_hint="(default: smoke)")] = ""
+    seeds: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: 0 1 2; at smoke scale 0)")] = ()
+    only: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = ()
+    plan: bool = False
+    draw: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    stand_in: bool = False
     out: Path = Path("runs")
-    jobs: int = 1
+    jobs: Annotated[int | None, arg(help_behavior_hint="(default: 1; for a figure on a CPU one for each core)")] = None
     device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
     overwrite: bool = False
     quiet: bool = False
     json: bool = False
 
     examples: ClassVar[str] = """\
-  python -m vae_lib reproduce                                   what there is
-  python -m vae_lib reproduce digits --seeds 0                  under a minute
-  python -m vae_lib reproduce mnist-20 --seeds 0 1 2 --jobs 3   hours on a CPU"""
+  python -m vae_lib reproduce                                        what there is
+  python -m vae_lib reproduce aevb-fig2                              a minute: every curve, its first images
+  python -m vae_lib reproduce aevb-fig2 --only mnist-3-aevb          one curve
+  python -m vae_lib reproduce aevb-fig2 --scale laptop --plan        how long would it take?
+  python -m vae_lib reproduce aevb-fig2 --draw book/runs/aevb-fig2-laptop.json
+  python -m vae_lib reproduce mnist-20 --seeds 0 1 2 --jobs 3        a recipe; hours on a CPU"""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ what is stored.
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,12 +19,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-import vae_lib
 from vae_lib.cli.experiment import fixed_bits, load_splits, measure, ready_device
 from vae_lib.densities import DiagonalNormal
 from vae_lib.divergences import kl
 from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import log_p_x
+from vae_lib.experiments.records import commit, device_name, versions
 from vae_lib.learning import TrainingConfig, load_vae, save_vae, train
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
@@ -135,13 +133,9 @@ def reproduce(
             results = list(pool.map(_run_seed, *arguments))
     record = {
         "command": f"python -m vae_lib reproduce {name} --seeds {' '.join(map(str, seeds))}",
-        "commit": _commit(),
+        "commit": commit(),
         "device": results[0]["device"],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "vae_lib": vae_lib.__version__,
-        },
+        "versions": versions(),
         "seeds": list(seeds),
         "title": recipe.title,
         "settings": {
@@ -183,7 +177,7 @@ def _run_seed(name: str, seed: int, work: Path, device: str | None, progress: bo
     save_vae(rounded, best, recipe.model, dtype=torch.float16, data=recipe.data, recipe=name, seed=seed)
     return {
         "seed": seed,
-        "device": _device_name(target),
+        "device": device_name(target),
         "history": [{key: round(value, 4) for key, value in row.items()} for row in run.history],
         **evaluate_weights(rounded, recipe, device=device),
     }
@@ -249,19 +243,3 @@ def _summary(values: Tensor) -> dict[str, float]:
     """Mean over the images, and its standard error, which is that of another choice of images."""
     mean, error = mean_with_error(values.cpu().double())  # MPS has no doubles
     return {"mean": round(float(mean), 4), "standard_error": round(float(error), 4)}
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
-
-
-def _commit() -> str:
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

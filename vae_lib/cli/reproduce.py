@@ -1,4 +1,4 @@
-"""``reproduce``: a recipe of the book, run again."""
+"""``reproduce``: a recipe of the book, run again; figures and tables of papers are in ``figure``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,37 @@ from typing import Any
 
 import torch
 
+from vae_lib.cli import figure
 from vae_lib.cli.experiment import ready_device
 from vae_lib.cli.options import Reproduce
 from vae_lib.cli.outcome import Outcome, labelled, with_error
 from vae_lib.cli.parsing import PROGRAM, BadInput
 from vae_lib.cli.recipes import RECIPES, Recipe, reproduce
 from vae_lib.estimate import mean_with_error
+from vae_lib.experiments import EXPERIMENTS
 
 
 def run(options: Reproduce, words: Sequence[str]) -> Outcome:
     """Run it and show its table; without a name, list what there is."""
     if not options.name:
         return _list()
-    if options.name not in RECIPES:
-        raise BadInput(f"RECIPE: expected one of {', '.join(RECIPES)}, found {options.name!r}")
-    if not options.seeds or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        found = " ".join(map(str, options.seeds)) or "none"
+    if options.name not in RECIPES and options.name not in EXPERIMENTS:
+        expected = ", ".join([*EXPERIMENTS, *RECIPES])
+        raise BadInput(f"NAME: expected one of {expected}, found {options.name!r}")
+    if any(seed < 0 for seed in options.seeds) or len(set(options.seeds)) < len(options.seeds):
+        found = " ".join(map(str, options.seeds))
         raise BadInput(f"--seeds: expected different integers of at least 0, found {found}")
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise BadInput(f"--jobs: expected a positive integer, found {options.jobs}")
+    if options.name in EXPERIMENTS:
+        return figure.run(options, words)
+    for name in ("scale", "only", "plan", "draw", "stand_in"):
+        if getattr(options, name):
+            raise BadInput(f"--{name.replace('_', '-')}: expected a figure or table, found the recipe {options.name}")
+    return _run_recipe(options)
+
+
+def _run_recipe(options: Reproduce) -> Outcome:
     target = options.out / f"{options.name}.json"
     if target.exists() and not options.overwrite:
         raise BadInput(f"--out: expected a folder without {target.name}, found {target}; --overwrite replaces it")
@@ -34,10 +46,10 @@ def run(options: Reproduce, words: Sequence[str]) -> Outcome:
     try:
         path = reproduce(
             options.name,
-            seeds=options.seeds,
+            seeds=options.seeds or (0, 1, 2),
             out=options.out,
             device=options.device,
-            jobs=options.jobs,
+            jobs=options.jobs or 1,
             progress=False if options.quiet else None,
         )
     except KeyboardInterrupt:
@@ -52,9 +64,12 @@ def run(options: Reproduce, words: Sequence[str]) -> Outcome:
 
 
 def _list() -> Outcome:
-    facts = {name: {"title": recipe.title, "data": recipe.data} for name, recipe in RECIPES.items()}
-    lines = [f"{name:<10}{_words(recipe)}" for name, recipe in RECIPES.items()]
-    return Outcome({"recipes": facts}, [*lines, "", f"Run one: {PROGRAM} reproduce {next(iter(RECIPES))}"])
+    recipes = {name: {"title": recipe.title, "data": recipe.data} for name, recipe in RECIPES.items()}
+    figures = {name: {"title": experiment.title} for name, experiment in EXPERIMENTS.items()}
+    lines = [f"{name:<14}{experiment.title}" for name, experiment in EXPERIMENTS.items()]
+    lines += [f"{name:<14}{_words(recipe)}" for name, recipe in RECIPES.items()]
+    first = next(iter(EXPERIMENTS))
+    return Outcome({"figures": figures, "recipes": recipes}, [*lines, "", f"Run one: {PROGRAM} reproduce {first}"])
 
 
 def _words(recipe: Recipe) -> str:

@@ -9,6 +9,7 @@ from vae_lib.learning.interrupts import TrainingInterrupted
 from vae_lib.learning.run import Run, load_trained
 from vae_lib.learning.settings import TrainingConfig
 from vae_lib.learning.training import train
+from vae_lib.learning.wake_sleep import WakeSleep
 
 __all__ = [
     "BoundFellError",
@@ -20,6 +21,7 @@ __all__ = [
     "Run",
     "TrainingConfig",
     "TrainingInterrupted",
+    "WakeSleep",
     "exact",
     "inference_gap",
     "load_trained",

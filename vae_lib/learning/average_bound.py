@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
@@ -16,6 +16,22 @@ from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel
 Bound: TypeAlias = Callable[[LatentVariableModel, Density, Tensor, Tensor], Tensor]
 
 
+@runtime_checkable
+class Objective(Protocol):
+    """What can stand in a bound's place where it needs more than draws from q, as wake-sleep needs dreams."""
+
+    def climb(
+        self,
+        model: LatentVariableModel,
+        encoder: ApproximatePosterior,
+        x: Tensor,
+        *,
+        num_samples: int,
+        generator: Generator,
+    ) -> Tensor:
+        """Values whose average is raised, for data ``x (B, D)``: ``(S, B)``, in nats."""
+
+
 class AverageBound(nn.Module):
     """The average of a bound.
 
@@ -25,7 +41,7 @@ class AverageBound(nn.Module):
         p(x, z) and q(z | x). Their weights become this module's; without an encoder the model is its own. One that is
         no module may hold modules as attributes, as a :class:`~vae_lib.models.DecoderModel` does.
     bound
-        What is averaged.
+        What is averaged: a function of draws from q, or an :class:`Objective`.
     num_samples
         S.
     world
@@ -36,16 +52,23 @@ class AverageBound(nn.Module):
         self,
         model: LatentVariableModel,
         encoder: ApproximatePosterior | None,
-        bound: Bound,
+        bound: Bound | Objective,
         num_samples: int,
         world: World,
     ) -> None:
         super().__init__()
+        if isinstance(bound, Objective) and world.size > 1:
+            raise ValueError(f"bound: expected one process for {name_of(bound)}, found {world.size}")
         self.model: LatentVariableModel = model
         self.encoder: ApproximatePosterior | None = encoder
         self.held = nn.ModuleList(part for part in modules_of(model, encoder) if part not in (model, encoder))
         self._is_opaque = encoder is not None and not modules_of(encoder)
         self._bound, self.num_samples, self.world = bound, num_samples, world
+
+    @property
+    def is_function_of_draws(self) -> bool:
+        """Whether the bound is a function of model, q, data and draws, and no :class:`Objective`."""
+        return not isinstance(self._bound, Objective)
 
     def posterior(self, x: Tensor) -> Density:
         """Density q(z | x), of the encoder, or of the model if it is its own."""
@@ -53,6 +76,10 @@ class AverageBound(nn.Module):
 
     def forward(self, x: Tensor, generator: Generator) -> Tensor:
         """One number, in nats an image."""
+        if isinstance(self._bound, Objective):
+            return self._bound.climb(
+                self.model, self.posterior, x, num_samples=self.num_samples, generator=generator
+            ).mean()
         q = self.posterior(x)
         z = self.world.draw(q, self.num_samples, generator=generator)
         if self._is_opaque and z.requires_grad:
@@ -68,7 +95,7 @@ class AverageBound(nn.Module):
     def at(self, x: Tensor, noise: Noise) -> Tensor:
         """The same for noise that was drawn before: a deterministic function."""
         q = cast(NoiseDensity, self.posterior(x))
-        return self._bound(self.model, q, x, q.from_noise(noise)).mean()
+        return cast(Bound, self._bound)(self.model, q, x, q.from_noise(noise)).mean()
 
 
 def name_of(bound: object) -> str:

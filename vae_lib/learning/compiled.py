@@ -31,12 +31,16 @@ class CompiledBound:
     ------
     ValueError
         If several processes share the module.
+    TypeError
+        If its bound needs more than draws from q.
     """
 
     def __init__(self, module: AverageBound, device: torch.device) -> None:
         if module.world.size > 1:
             raise ValueError(f"compiled: expected one process, found {module.world.size}")
         self._module = module
+        if not module.is_function_of_draws:
+            raise TypeError("compiled: expected a bound that is a function of draws from q, found another objective")
         mode = "reduce-overhead" if device.type == "cuda" else "default"
         self._at: Callable[[Tensor, Tensor], Tensor] = torch.compile(module.at, mode=mode)
         self._like: DiagonalNormal | FullNormal | None = None

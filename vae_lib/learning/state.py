@@ -35,6 +35,8 @@ class TrainingState:
         Where the module lies.
     steps_per_epoch
         Minibatches in an epoch.
+    num_images
+        N.
     facts
         What must be the same when the training goes on, beside the settings, as JSON can say it.
     """
@@ -45,10 +47,11 @@ class TrainingState:
         config: TrainingConfig,
         device: torch.device,
         steps_per_epoch: int,
+        num_images: int,
         facts: Mapping[str, Any],
     ) -> None:
         self.module, self.config, self.device = module, config, device
-        self.optimiser = make_optimiser(config, module, device)
+        self.optimiser = make_optimiser(config, module, device, num_images)
         self.generator = make_generator(config.seed, "training", device=device)
         self.step, self.seconds = 0, 0.0
         # The bound at each step of the present epoch.
@@ -86,9 +89,11 @@ class TrainingState:
         if "step" not in header:
             raise CheckpointError(f"{path}: expected the state of a training, found weights alone")
         mine = self.header()
+        # What a setting is that the file does not know yet is what it was before there was one.
+        theirs = {"config": asdict(TrainingConfig()) | header["config"], "facts": header["facts"]}
         for part in ("config", "facts"):
-            for name in sorted(mine[part].keys() | header[part].keys()):
-                expected, found = header[part].get(name), mine[part].get(name)
+            for name in sorted(mine[part].keys() | theirs[part].keys()):
+                expected, found = theirs[part].get(name), mine[part].get(name)
                 if expected != found and name not in _FREE:
                     raise CheckpointError(f"{name}: expected {expected!r} as in {path}, found {found!r}")
         load_weights(path, self.module, weights_in(tensors, best=False))

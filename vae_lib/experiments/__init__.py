@@ -1,0 +1,12 @@
+"""Experiments: the figures and tables of papers that the book reproduces, each by one command.
+
+``python -m vae_lib reproduce NAME --scale smoke|laptop|full`` runs the units of an experiment, writes a record as JSON
+and draws the figure from it. Chapters 6 and 8 read the records.
+"""
+
+from vae_lib.experiments.aevb_fig2 import AEVB_FIG2
+from vae_lib.experiments.experiment import Experiment, Record, Scale, Unit
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (AEVB_FIG2,)}
+
+__all__ = ["EXPERIMENTS", "Experiment", "Record", "Scale", "Unit"]

@@ -1,0 +1,211 @@
+r"""Figure 2 of Kingma and Welling (2014): the bound against the number of training images, AEVB and wake-sleep.
+
+MNIST with 3, 5, 10, 20 and 200 latents, Frey Face with 2, 5, 10 and 20. What the paper leaves open is chosen here:
+
+- :math:`\mathcal N(0, 0.01)` for the first weights is read as a variance;
+- MNIST's bits are drawn anew each time an image is read, with the grey value as probability;
+- Frey Face is split in the order of the film, grey values from 0 to 1;
+- the bound is that of all test images and of the first 10,000 training images, whose bits are drawn once;
+- the weights' prior N(0, I) is on all weights and biases, for both methods;
+- Adagrad's step is chosen for each curve by the bound of its first hundred steps.
+
+Chapter 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vae_lib.bounds import elbo_with_analytic_kl
+from vae_lib.experiments.curves import Training, choose_rate, learning_curve, look_at_bound, round_numbers
+from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
+from vae_lib.experiments.images import fixed, load
+from vae_lib.learning import NonFiniteError, TrainingConfig, WakeSleep
+from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.models import configuration
+from vae_lib.plots import colour
+
+LATENTS = {"mnist": (3, 5, 10, 20, 200), "frey": (2, 5, 10, 20)}
+TITLES = {"mnist": "MNIST", "frey": "Frey Face"}
+METHODS: dict[str, Bound | Objective] = {"aevb": elbo_with_analytic_kl, "wake-sleep": WakeSleep()}
+# Images that a curve learns from; those of the paper are between 10^7 and 10^8.
+SAMPLES: dict[Scale, int] = {"smoke": 10_000, "laptop": 1_000_000, "full": 100_000_000}
+_LOOKED_AT: dict[Scale, int] = {"smoke": 1_000, "laptop": 10_000, "full": 10_000}
+_PILOT_STEPS = 100
+# Microseconds an image on one core, and what a curve takes beside its training.
+_MICROSECONDS = {"mnist": 100.0, "frey": 45.0}
+_SECONDS_BESIDE: dict[Scale, float] = {"smoke": 4.0, "laptop": 14.0, "full": 20.0}
+
+
+def units(scale: Scale, seeds: Sequence[int], stand_in: bool) -> list[Unit]:
+    """Every curve for every seed; the first seed of all curves first."""
+    found = []
+    for seed in seeds:
+        for data, dimensions in LATENTS.items():
+            for latents in dimensions:
+                for method in METHODS:
+                    settings = {
+                        "data": data,
+                        "stand_in": stand_in,
+                        "method": method,
+                        "latents": latents,
+                        "seed": seed,
+                        "samples": SAMPLES[scale],
+                        "images looked at": _LOOKED_AT[scale],
+                        "pilot steps": _PILOT_STEPS,
+                    }
+                    cost = _MICROSECONDS[data] * (1.25 if latents == 200 else 1.0) * SAMPLES[scale] * 1e-6
+                    unit = Unit(f"{data}-{latents}-{method}-{seed}", settings, cost + _SECONDS_BESIDE[scale])
+                    found.append(unit)
+    return found
+
+
+def training(settings: dict[str, Any], device: torch.device) -> tuple[Training, dict[str, torch.Tensor]]:
+    """What the paper trains, with the learning rate still to be chosen, and the images to look at it with."""
+    data = settings["data"]
+    model = configuration(f"kingma2014-{data}", latent_dim=settings["latents"])
+    loaded = load(data, model, stand_in=settings["stand_in"])
+    config = TrainingConfig(batch_size=100, optimiser="adagrad", weight_prior=1.0, seed=settings["seed"])
+    parts = {
+        split: fixed(images, split, settings["images looked at"], device=device)
+        for split, images in (("train", loaded.train), ("test", loaded.test))
+    }
+    return Training(loaded.model, loaded.train, config, METHODS[settings["method"]], device), parts
+
+
+def run(unit: Unit, folder: Path, device: torch.device, advance: Advance) -> dict[str, Any]:
+    """One curve. Should a number stop being finite, the curve ends there, and the record says so."""
+    plain, parts = training(unit.settings, device)
+    rate, pilot = choose_rate(plain, steps=unit.settings["pilot steps"])
+    chosen = replace(plain, config=replace(plain.config, learning_rate=rate))
+    rows: list[dict[str, Any]] = []
+    marks = round_numbers(1_000, unit.settings["samples"])
+    result: dict[str, Any] = {"rate": rate, "pilot": pilot}
+    try:
+        _, rows = learning_curve(chosen, marks, look_at_bound(parts), folder=folder, advance=advance)
+    except NonFiniteError as error:
+        result["stopped"] = str(error)
+    return {**result, "rows": rows}
+
+
+def lines(record: Record) -> list[str]:
+    """The last bound of each curve, mean and spread of the seeds."""
+    table = [f"{'data':<11}{'latents':<9}{'method':<12}{'step':<15}{'train':<18}test"]
+    for (data, latents, method), results in _curves(record).items():
+        steps = "/".join(f"{result['rate']:g}" for result in results)
+        cells = [_mean_and_spread([result["rows"][-1][name] for result in results]) for name in _BOUNDS]
+        table.append(f"{TITLES[data]:<11}{latents:<9}{method:<12}{steps:<15}{cells[0]:<18}{cells[1]}")
+    samples = max(result["rows"][-1]["samples"] for result in record["results"])
+    return [*table, "", f"bound in nats an image after {samples:,} images; in brackets the spread of the seeds"]
+
+
+_BOUNDS = ("train_elbo", "test_elbo")
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.2f}"
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return f"{mean:.2f} ({spread:.2f})"
+
+
+def _curves(record: Record) -> dict[tuple[str, int, str], list[dict[str, Any]]]:
+    """Results by data, latents and method; one for each seed."""
+    found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in record["results"]:
+        settings = result["settings"]
+        if result["rows"]:
+            key = (settings["data"], settings["latents"], settings["method"])
+            found.setdefault(key, []).append(result)
+    return dict(sorted(found.items(), key=lambda item: (list(LATENTS).index(item[0][0]), item[0][1], item[0][2])))
+
+
+def draw(record: Record) -> Figure:
+    """All panels of the figure that the record has curves for."""
+    present = [data for data in LATENTS if any(key[0] == data for key in _curves(record))]
+    figure = plt.figure(figsize=(9.6, 5.2 * len(present)), layout="constrained")
+    for part, data in zip(figure.subfigures(len(present), 1, squeeze=False)[:, 0], present, strict=True):
+        draw_panels(record, data, part)
+    return figure
+
+
+def draw_panels(record: Record, data: str, figure: Any = None) -> Any:
+    """One panel for each number of latents: a line for each seed, training images solid, test images dashed.
+
+    Parameters
+    ----------
+    record
+        Of this experiment.
+    data
+        ``"mnist"`` or ``"frey"``.
+    figure
+        Where to draw; a new figure if it is not given.
+    """
+    curves = _curves(record)
+    dimensions = sorted({key[1] for key in curves if key[0] == data})
+    columns = min(3, len(dimensions))
+    shape = (math.ceil(len(dimensions) / columns), columns)
+    if figure is None:
+        figure = plt.figure(figsize=(3.2 * shape[1], 2.6 * shape[0]), layout="constrained")
+    panels = list(figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flat)
+    for panel, latents in zip(panels, dimensions, strict=False):
+        _draw_panel(panel, curves, data, latents)
+    shown = [
+        row[f"{split}_elbo"]
+        for key, results in curves.items()
+        for result in results
+        for row in result["rows"]
+        for split in ("train", "test")
+        if key[0] == data
+    ]
+    low, high = max(min(shown), _FLOOR[data]), max(shown)
+    panels[0].set_ylim(low, high + 0.05 * max(high - low, 1.0))
+    labels = panels[0].get_legend_handles_labels()
+    for panel in panels[len(dimensions) :]:
+        panel.set_axis_off()
+    if len(panels) > len(dimensions):
+        panels[-1].legend(*labels, loc="center")
+    else:
+        panels[-1].legend(*labels)
+    figure.supxlabel("training images seen")
+    figure.supylabel("bound, nats an image")
+    figure.suptitle(TITLES[data])
+    return figure
+
+
+_ROLES = {"aevb": ("AEVB", "q"), "wake-sleep": ("wake-sleep", "posterior")}
+# What lies below is the start, which the paper does not show either.
+_FLOOR = {"mnist": -200.0, "frey": 0.0}
+
+
+def _draw_panel(panel: Axes, curves: dict[tuple[str, int, str], list[dict[str, Any]]], data: str, latents: int) -> None:
+    for method, (label, role) in _ROLES.items():
+        for number, result in enumerate(curves.get((data, latents, method), [])):
+            samples = [row["samples"] for row in result["rows"]]
+            for split, line in (("train", "-"), ("test", "--")):
+                values = [row[f"{split}_elbo"] for row in result["rows"]]
+                name = f"{label} ({split})" if number == 0 else None
+                panel.plot(samples, values, line, color=colour(role), linewidth=1.2, label=name)
+    panel.set_xscale("log")
+    panel.set_title(f"{latents} latents")
+
+
+AEVB_FIG2 = Experiment(
+    "aevb-fig2",
+    "Figure 2 of Kingma and Welling (2014), the bound of AEVB and wake-sleep",
+    "nats an image",
+    units,
+    run,
+    lines,
+    draw,
+)

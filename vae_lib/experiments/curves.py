@@ -1,0 +1,186 @@
+"""Learning curves: a training that is looked at after chosen numbers of images, and the choice of its step size."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_lib.estimate import mean_with_error
+from vae_lib.evaluation import held_out_elbo
+from vae_lib.experiments.experiment import Advance
+from vae_lib.learning import Images, NonFiniteError, TrainingConfig, TrainingInterrupted
+from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.interrupts import Interruption
+from vae_lib.learning.training import Trainer
+from vae_lib.models import VAE, VAEConfig, build
+from vae_lib.rng import make_generator
+
+# Kingma and Welling (2014), section 5: the global step of Adagrad is one of these.
+RATES = (0.01, 0.02, 0.1)
+_CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how.
+
+    Parameters
+    ----------
+    model
+        Sizes; the weights are drawn with the seed of ``config``.
+    images
+        To learn from.
+    config
+        Settings; ``epochs`` is set by the number of images that a curve asks for.
+    bound
+        What is climbed.
+    device
+        Where.
+    """
+
+    model: VAEConfig
+    images: Images
+    config: TrainingConfig
+    bound: Bound | Objective
+    device: torch.device
+
+    def trainer(self, samples: int, folder: Path | None = None) -> Trainer:
+        """A trainer that can take as many images."""
+        vae = build(self.model, generator=make_generator(self.config.seed, "weights"), dtype=torch.float32)
+        per_epoch = len(self.images) // self.config.batch_size * self.config.batch_size
+        config = replace(self.config, epochs=max(1, math.ceil(samples / per_epoch)))
+        return Trainer(vae, self.images, None, config, bound=self.bound, device=self.device, folder=folder)
+
+
+def round_numbers(first: int, last: int) -> list[int]:
+    """1, 2 and 5 times the powers of ten from ``first`` on, and ``last``: even steps of a logarithmic axis."""
+    steps = [digit * 10**power for power in range(12) for digit in (1, 2, 5)]
+    return [step for step in steps if first <= step < last] + [last]
+
+
+def choose_rate(training: Training, *, steps: int, rates: Sequence[float] = RATES) -> tuple[float, dict[str, float]]:
+    """Choose the learning rate as the 2014 paper does, by the bound on the training set in the first iterations.
+
+    Each rate trains the same first weights on the same minibatches. What is compared is the average bound of the last
+    quarter of the steps; a rate under which a number stops being finite is out.
+
+    Parameters
+    ----------
+    training
+        Its learning rate is not looked at.
+    steps
+        How many first iterations.
+    rates
+        To choose from.
+
+    Returns
+    -------
+    tuple
+        The rate, and for each rate (as a word) its bound in nats an image.
+    """
+    found: dict[str, float] = {}
+    for rate in rates:
+        trial = replace(training, config=replace(training.config, learning_rate=rate))
+        trainer = trial.trainer(steps * training.config.batch_size)
+        try:
+            bounds = [float(trainer.take_step()) for _ in range(steps)]
+        except NonFiniteError:
+            continue
+        found[f"{rate:g}"] = round(sum(bounds[-(-3 * steps // 4) :]) / len(bounds[-(-3 * steps // 4) :]), 3)
+    if not found:
+        raise NonFiniteError(f"rates: expected one of {', '.join(map(str, rates))} to stay finite, found none")
+    return float(max(found, key=lambda name: found[name])), found
+
+
+def learning_curve(
+    training: Training,
+    marks: Sequence[int],
+    look: Callable[[VAE], Mapping[str, float]],
+    *,
+    folder: Path,
+    advance: Advance,
+) -> tuple[VAE, list[dict[str, Any]]]:
+    """Train, and look at the model after so many images each.
+
+    Parameters
+    ----------
+    training
+        What and how.
+    marks
+        Numbers of images, rising multiples of the size of a minibatch. The last ends the training.
+    look
+        Measures the model.
+    folder
+        Holds the checkpoint; one that is there already is taken up.
+    advance
+        Is told of progress.
+
+    Returns
+    -------
+    tuple
+        The model, and a row for each mark: ``samples``, ``seconds`` of training so far, and what ``look`` found.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer, size = training.trainer(marks[-1], folder), training.config.batch_size
+    state, path, vae = trainer.state, trainer.checkpoint, trainer.module.model
+    assert path is not None
+    assert isinstance(vae, VAE)
+    if path.exists():
+        state.read(path)
+    with Interruption() as interruption:
+        saved = clock = time.perf_counter()
+        for mark in marks:
+            while state.step * size < mark:
+                trainer.take_step()
+                now = time.perf_counter()
+                state.seconds, clock = state.seconds + now - clock, now
+                if interruption.requested or now - saved > _CHECKPOINT_SECONDS:
+                    trainer.save()
+                    advance(state.step * size / marks[-1])
+                    saved = clock = time.perf_counter()
+                if interruption.requested:
+                    raise TrainingInterrupted("interrupted; the same command goes on from here")
+            if all(row["samples"] != mark for row in state.history):
+                row = {"samples": mark, "seconds": round(state.seconds, 2), **look(vae)}
+                state.history.append(row)
+                trainer.save()
+                advance(mark / marks[-1])
+                saved = time.perf_counter()
+            clock = time.perf_counter()
+    return vae, state.history
+
+
+def look_at_bound(parts: Mapping[str, Tensor]) -> Callable[[VAE], dict[str, float]]:
+    """A look at the bound of fixed images, z sampled, the KL in closed form.
+
+    Parameters
+    ----------
+    parts
+        Images ``(N, D)`` by the name of their split.
+
+    Returns
+    -------
+    callable
+        Takes a VAE, returns ``NAME_elbo``, its standard error ``NAME_error`` over images and draws, and ``NAME_kl``,
+        in nats an image.
+    """
+
+    def look(vae: VAE) -> dict[str, float]:
+        row: dict[str, float] = {}
+        for name, x in parts.items():
+            # The same noise at every look: two rows differ by the weights alone.
+            generator = make_generator(0, "look", name, device=x.device)
+            held_out = held_out_elbo(vae, vae, x, generator=generator)
+            mean, error = mean_with_error(held_out.elbo.cpu().double())
+            row[f"{name}_elbo"], row[f"{name}_error"] = round(float(mean), 4), round(float(error), 4)
+            row[f"{name}_kl"] = round(float(held_out.kl.mean()), 4)
+        return row
+
+    return look
