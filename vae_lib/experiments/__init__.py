@@ -5,8 +5,9 @@ and draws the figure from it. Chapters 6 and 8 read the records.
 """
 
 from vae_lib.experiments.aevb_fig2 import AEVB_FIG2
+from vae_lib.experiments.aevb_pictures import AEVB_FIG4, AEVB_FIG5
 from vae_lib.experiments.experiment import Experiment, Record, Scale, Unit
 
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (AEVB_FIG2,)}
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (AEVB_FIG2, AEVB_FIG4, AEVB_FIG5)}
 
 __all__ = ["EXPERIMENTS", "Experiment", "Record", "Scale", "Unit"]
