@@ -164,6 +164,16 @@ def importance_weighted_bound(log_w: Tensor, num_importance: int | None = None) 
     return torch.logsumexp(groups, dim=1) - math.log(count)
 
 
+def importance_weighted(model: LatentVariableModel, q: Density, x: Tensor, z: Tensor) -> Tensor:
+    r"""The importance-weighted bound with all S draws as one group, ``(1, B)``, in nats: K is S.
+
+    A bound for ``train``: ``train(model, images, bound=importance_weighted, config=TrainingConfig(num_samples=K))`` is
+    the training of Burda, Grosse and Salakhutdinov (2016). With one draw it is :func:`log_weights`. Chapter 8.
+    Parameters as for :func:`log_weights`.
+    """
+    return importance_weighted_bound(log_weights(model, q, x, z))
+
+
 def joint_log_ratio(log_w: Tensor, log_p_data: Tensor) -> Tensor:
     r"""The logarithm inside the joint KL, one value for each sample and datum.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str | Number]]) -> None
         print("  ".join([first, *rest]).rstrip())
 
 
-def explorable(name: str, **config: float | str) -> object:
+def explorable(name: str, **config: float | str | Mapping[str, Any]) -> object:
     """Return an interactive figure that Jupyter, Colab and the built page show."""
     from IPython.display import HTML
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from vae_lib.cli.outcome import Outcome, labelled, with_error
 from vae_lib.cli.parsing import BadInput
 from vae_lib.cli.stored import facts_of, open_stored, split_of
 from vae_lib.estimate import mean_with_error
+from vae_lib.evaluation import active_units
 
 # Where nothing is said, log p(x) is estimated for all of a few images, and for some of many.
 _FEW, _SOME = 400, 100
@@ -27,11 +29,15 @@ def run(options: Evaluate, words: Sequence[str]) -> Outcome:
         raise BadInput(f"--images: expected at least 0, found {options.images}")
     if options.draws < 2:
         raise BadInput(f"--draws: expected at least 2, for an error bar, found {options.draws}")
+    if not 1.0 <= options.widen < math.inf:
+        raise BadInput(f"--widen: expected a number of at least 1, found {options.widen}")
     device = ready_device(options.device)
     stored = open_stored(options.run, weights=options.weights, data=options.data)
     _, x = split_of(stored, options.split)
     images = (len(x) if len(x) <= _FEW else _SOME) if options.images is None else options.images
-    held_out, estimate, rows = measure(stored.vae.to(device), x.to(device), images=images, draws=options.draws)
+    vae, x = stored.vae.to(device), x.to(device)
+    held_out, estimate, rows = measure(vae, x, images=images, draws=options.draws, widen=options.widen)
+    active = active_units(vae, x).num_active
     reading = reading_of(find_data(stored.data), stored.config)
     facts: dict[str, Any] = {
         **facts_of(stored),
@@ -40,6 +46,8 @@ def run(options: Evaluate, words: Sequence[str]) -> Outcome:
         "images": len(x),
         "elbo": _summary(held_out.elbo),
         "kl": _summary(held_out.kl),
+        "latents": vae.latent_dim,
+        "active_units": active,
         "log_p_x": None,
     }
     lines = [
@@ -48,6 +56,10 @@ def run(options: Evaluate, words: Sequence[str]) -> Outcome:
         ("model", model_words(stored.configuration, stored.config, reading)),
         (f"{options.split} ELBO", f"{_words(held_out.elbo)} nats an image"),
         (f"{options.split} KL", f"{_words(held_out.kl)} nats an image"),
+        (
+            "latents",
+            f"{vae.latent_dim}, of which {active} active: the mean of q varies over the images by more than 0.01",
+        ),
     ]
     if estimate is not None:
         elbo = held_out.elbo[rows]
@@ -61,11 +73,13 @@ def run(options: Evaluate, words: Sequence[str]) -> Outcome:
             "gap_to_elbo": _summary(gap),
             "images": len(rows),
             "draws": options.draws,
+            "widen": options.widen,
             "median_effective_sample_size": size,
             "warning": _TOO_FEW if size < _ENOUGH else None,
         }
         same = "the same images" if len(rows) == len(x) else f"{len(rows)} of the images"
-        values = f"{_words(estimate.value)} nats an image, on {same} with {options.draws} draws each"
+        wide = f" of q with {options.widen:g} times its width" if options.widen > 1.0 else ""
+        values = f"{_words(estimate.value)} nats an image, on {same} with {options.draws} draws each{wide}"
         lines += [
             ("log p(x)", values),
             ("", f"of that error the draws make {of_draws:.2g}; effective draws in the median: {size:.0f}"),

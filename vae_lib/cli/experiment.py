@@ -11,7 +11,7 @@ from torch import Tensor
 from vae_lib.cli.parsing import BadInput
 from vae_lib.data import Dataset, DatasetError, dataset_info, load_dataset
 from vae_lib.data.dataset import DatasetInfo, Split
-from vae_lib.evaluation import HeldOut, MarginalLikelihood, held_out_elbo, log_p_x
+from vae_lib.evaluation import HeldOut, MarginalLikelihood, Widened, held_out_elbo, log_p_x
 from vae_lib.learning import Images, reading_for
 from vae_lib.learning.distributed import choose_device
 from vae_lib.models import VAE, VAEConfig, configuration
@@ -181,7 +181,7 @@ class Measured(NamedTuple):
     rows: Tensor
 
 
-def measure(vae: VAE, x: Tensor, *, images: int, draws: int) -> Measured:
+def measure(vae: VAE, x: Tensor, *, images: int, draws: int, widen: float = 1.0) -> Measured:
     """Measure a model on data ``x (N, D)``: the ELBO with ten draws for each, and log p(x) of some.
 
     Parameters
@@ -192,6 +192,8 @@ def measure(vae: VAE, x: Tensor, *, images: int, draws: int) -> Measured:
         How many log p(x) is estimated for, every so many-th of them; with 0 it is left out.
     draws
         For each of these.
+    widen
+        They come from q with its standard deviations multiplied by this, at least 1.
     """
     generator = make_generator(0, "evaluation", device=x.device)
     held_out = held_out_elbo(vae, vae, x, num_samples=10, generator=generator)
@@ -199,7 +201,9 @@ def measure(vae: VAE, x: Tensor, *, images: int, draws: int) -> Measured:
     if not images:
         return Measured(held_out, None, rows)
     latents = 1000 if x.device.type == "cpu" else 50_000
-    return Measured(held_out, log_p_x(vae, vae, x[rows], num_samples=draws, generator=generator, rows=latents), rows)
+    proposal = vae if widen == 1.0 else Widened(vae, widen)
+    estimate = log_p_x(vae, proposal, x[rows], num_samples=draws, generator=generator, rows=latents)
+    return Measured(held_out, estimate, rows)
 
 
 def ready_device(name: str | None) -> torch.device:

@@ -29,7 +29,7 @@ def run(options: Reproduce, words: Sequence[str]) -> Outcome:
     seeds = options.seeds or experiment.seeds(scale)
     units = _chosen(experiment.units(scale, seeds, options.stand_in), options.only)
     device = ready_device(options.device)
-    jobs = options.jobs or (min(len(units), len(os.sched_getaffinity(0))) if device.type == "cpu" else 1)
+    jobs = options.jobs or (min(len(units), _cores()) if device.type == "cpu" else 1)
     plan = plan_lines(experiment, scale, units, jobs)
     if options.plan:
         facts = [{"name": unit.name, "settings": unit.settings, "seconds": round(unit.seconds, 1)} for unit in units]
@@ -58,6 +58,11 @@ def run(options: Reproduce, words: Sequence[str]) -> Outcome:
     return _outcome(experiment, record, path, _paint(experiment, record, path.with_suffix(".png")))
 
 
+def _cores() -> int:
+    """How many this process may use; where nobody says so, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _chosen(units: Sequence[Unit], only: Sequence[str]) -> list[Unit]:
     if not only:
         return list(units)
@@ -77,6 +82,8 @@ def _drawn(experiment: Experiment, path: Path, out: Path, overwrite: bool) -> Ou
     found = record.get("experiment") if isinstance(record, dict) else None
     if found != experiment.name:
         raise BadInput(f"--draw: expected a record of {experiment.name}, found {path} of {found or 'something else'}")
+    if missing := [key for key in ("title", "scale", "device", "results") if not record.get(key)]:
+        raise BadInput(f"--draw: expected a whole record, found {path} without {missing[0]}")
     picture = out / f"{path.stem}.png"
     if picture.exists() and not overwrite:
         raise BadInput(f"--out: expected a folder without {picture.name}, found {picture}; --overwrite replaces it")

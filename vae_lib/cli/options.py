@@ -139,6 +139,9 @@ class Evaluate:
         Images for log p(x), spread over the split; 0 leaves it out. Papers report all 10,000 of MNIST.
     draws
         Draws of z for each of these images. Papers report 5000. More of them make a tighter estimate.
+    widen
+        Draw from q with its standard deviations multiplied by this factor, at least 1. A q that is too narrow makes a
+        value that is too low and an error that is too small. With many latents little width costs many draws.
     data
         Another data set than the one trained on, with images of the same kind.
     device
@@ -152,13 +155,15 @@ class Evaluate:
     split: str = "test"
     images: Annotated[int | None, arg(help_behavior_hint="(default: all of up to 400, else 100)")] = None
     draws: int = 500
+    widen: float = 1.0
     data: Annotated[str | None, arg(help_behavior_hint="(default: that of the run)")] = None
     device: Annotated[str | None, arg(help_behavior_hint="(default: cuda, else mps, else cpu)")] = None
     json: bool = False
 
     examples: ClassVar[str] = """\
   python -m vae_lib evaluate runs/digits-1
-  python -m vae_lib evaluate runs/digits-1 --draws 5000   as papers do: all images, many draws"""
+  python -m vae_lib evaluate runs/digits-1 --draws 5000   as papers do: all images, many draws
+  python -m vae_lib evaluate runs/digits-1 --widen 1.2    the same answer, if q is wide enough"""
 
 
 _PICTURE = "(default: sample-KIND.png in the folder of the run; for a file with weights FILE-KIND.png, here)"

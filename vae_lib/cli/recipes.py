@@ -14,21 +14,19 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_lib.cli.experiment import fixed_bits, load_splits, measure, ready_device
-from vae_lib.densities import DiagonalNormal
-from vae_lib.divergences import kl
 from vae_lib.estimate import mean_with_error
-from vae_lib.evaluation import log_p_x
+from vae_lib.evaluation import kl_per_dimension, log_p_x
 from vae_lib.experiments.records import commit, device_name, versions
 from vae_lib.learning import TrainingConfig, load_vae, save_vae, train
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
-from vae_lib.models import VAE, VAEConfig, build, configuration
+from vae_lib.models import VAEConfig, build, configuration
 from vae_lib.rng import make_generator
 
 
@@ -214,7 +212,9 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
         "test_elbo": _summary(held_out.elbo),
         "test_kl": _summary(held_out.kl),
         # A latent that is not used has none.
-        "kl_of_each_latent": _kl_of_each_latent(vae, x),
+        "kl_of_each_latent": [
+            round(value, 4) for value in kl_per_dimension(vae, vae, x).cpu().double().mean(0).tolist()
+        ],
         "log_p_x": {
             **_summary(estimate.value),
             "elbo_of_the_same_images": round(float(held_out.elbo[rows].mean()), 4),
@@ -228,15 +228,6 @@ def evaluate_weights(path: Path, recipe: Recipe, *, device: str | None = None) -
             "median_effective_sample_size": round(float(estimate.effective_sample_size.median()), 1),
         },
     }
-
-
-def _kl_of_each_latent(vae: VAE, x: Tensor) -> list[float]:
-    """The KL of each latent's q to a standard normal prior, on the average of the images."""
-    with torch.no_grad():
-        q = cast(DiagonalNormal, vae(x))
-        prior = DiagonalNormal(torch.zeros_like(q.mu[:, :1]), torch.zeros_like(q.mu[:, :1]))
-        pairs = zip(q.mu.split(1, dim=1), q.logvar.split(1, dim=1), strict=True)
-        return [round(float(kl(DiagonalNormal(*pair), prior).mean()), 4) for pair in pairs]
 
 
 def _summary(values: Tensor) -> dict[str, float]:

@@ -43,7 +43,7 @@ def _units(models: Sequence[tuple[str, int]]) -> Callable[[Scale, Sequence[int],
                     "seed": seed,
                     "samples": SAMPLES[scale],
                     "images looked at": 1_000 if scale == "smoke" else 10_000,
-                    "pilot steps": PILOT_STEPS,
+                    "pilot steps": PILOT_STEPS[scale],
                 }
                 found.append(Unit(f"{data}-{latents}-{seed}", settings, seconds_of(data, latents, SAMPLES[scale])))
         return found
@@ -92,7 +92,9 @@ def _sheets(record: Record, kind: str) -> Figure:
     first = record["results"][0]["settings"]["seed"]
     results = [result for result in record["results"] if result["settings"]["seed"] == first]
     figure = plt.figure(figsize=(4.6 * min(2, len(results)), 5.0 * -(-len(results) // 2)), layout="compressed")
-    panels = figure.subplots(-(-len(results) // 2), min(2, len(results)), squeeze=False).flat
+    panels = list(figure.subplots(-(-len(results) // 2), min(2, len(results)), squeeze=False).flat)
+    for panel in panels[len(results) :]:
+        panel.set_axis_off()
     for panel, result in zip(panels, results, strict=False):
         settings, picture = result["settings"], result["pictures"][kind]
         images, shape = unpack(picture), picture["image_shape"]

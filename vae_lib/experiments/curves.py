@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_lib import checks
 from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import held_out_elbo
 from vae_lib.experiments.experiment import Advance
 from vae_lib.learning import Images, NonFiniteError, TrainingConfig, TrainingInterrupted
 from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.checkpoints import CHECKPOINT, read_checkpoint
 from vae_lib.learning.interrupts import Interruption
+from vae_lib.learning.monte_carlo_em import ChainConfig, MonteCarloEM
 from vae_lib.learning.training import Trainer
 from vae_lib.models import VAE, VAEConfig, build
 from vae_lib.rng import make_generator
@@ -25,6 +28,7 @@ from vae_lib.rng import make_generator
 # Kingma and Welling (2014), section 5: the global step of Adagrad is one of these.
 RATES = (0.01, 0.02, 0.1)
 _CHECKPOINT_SECONDS = 30.0
+_HOW_TO_GO_ON = "interrupted; the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Training:
     config
         Settings; ``epochs`` is set by the number of images that a curve asks for.
     bound
-        What is climbed.
+        What is climbed; with a :class:`~vae_lib.learning.monte_carlo_em.ChainConfig` Monte Carlo EM takes the steps.
     device
         Where.
     """
@@ -48,14 +52,22 @@ class Training:
     model: VAEConfig
     images: Images
     config: TrainingConfig
-    bound: Bound | Objective
+    bound: Bound | Objective | ChainConfig
     device: torch.device
 
-    def trainer(self, samples: int, folder: Path | None = None) -> Trainer:
+    @property
+    def images_a_step(self) -> int:
+        """Images times updates of the weights."""
+        updates = self.bound.num_updates if isinstance(self.bound, ChainConfig) else 1
+        return self.config.batch_size * updates
+
+    def trainer(self, samples: int, folder: Path | None = None) -> Trainer | MonteCarloEM:
         """A trainer that can take as many images."""
         vae = build(self.model, generator=make_generator(self.config.seed, "weights"), dtype=torch.float32)
-        per_epoch = len(self.images) // self.config.batch_size * self.config.batch_size
+        per_epoch = len(self.images) // self.config.batch_size * self.images_a_step
         config = replace(self.config, epochs=max(1, math.ceil(samples / per_epoch)))
+        if isinstance(self.bound, ChainConfig):
+            return MonteCarloEM(vae, self.images, config, self.bound, device=self.device, folder=folder)
         return Trainer(vae, self.images, None, config, bound=self.bound, device=self.device, folder=folder)
 
 
@@ -85,15 +97,17 @@ def choose_rate(training: Training, *, steps: int, rates: Sequence[float] = RATE
     tuple
         The rate, and for each rate (as a word) its bound in nats an image.
     """
+    checks.positive_int("steps", steps)
     found: dict[str, float] = {}
     for rate in rates:
         trial = replace(training, config=replace(training.config, learning_rate=rate))
-        trainer = trial.trainer(steps * training.config.batch_size)
+        trainer = trial.trainer(steps * training.images_a_step)
         try:
             bounds = [float(trainer.take_step()) for _ in range(steps)]
         except NonFiniteError:
             continue
-        found[f"{rate:g}"] = round(sum(bounds[-(-3 * steps // 4) :]) / len(bounds[-(-3 * steps // 4) :]), 3)
+        last = bounds[-max(1, steps // 4) :]
+        found[f"{rate:g}"] = round(sum(last) / len(last), 3)
     if not found:
         raise NonFiniteError(f"rates: expected one of {', '.join(map(str, rates))} to stay finite, found none")
     return float(max(found, key=lambda name: found[name])), found
@@ -114,7 +128,7 @@ def learning_curve(
     training
         What and how.
     marks
-        Numbers of images, rising multiples of the size of a minibatch. The last ends the training.
+        Numbers of images, rising multiples of ``training.images_a_step``. The last ends the training.
     look
         Measures the model.
     folder
@@ -126,10 +140,18 @@ def learning_curve(
     -------
     tuple
         The model, and a row for each mark: ``samples``, ``seconds`` of training so far, and what ``look`` found.
+
+    Raises
+    ------
+    NonFiniteError
+        If the bound, a weight or what ``look`` found stops being a number. :func:`stored_rows` are those before.
+    TrainingInterrupted
+        After Ctrl-C, with the state saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trainer, size = training.trainer(marks[-1], folder), training.config.batch_size
-    state, path, vae = trainer.state, trainer.checkpoint, trainer.module.model
+    trainer, size = training.trainer(marks[-1], folder), training.images_a_step
+    state, path = trainer.state, trainer.checkpoint
+    vae = state.module.model
     assert path is not None
     assert isinstance(vae, VAE)
     if path.exists():
@@ -146,15 +168,33 @@ def learning_curve(
                     advance(state.step * size / marks[-1])
                     saved = clock = time.perf_counter()
                 if interruption.requested:
-                    raise TrainingInterrupted("interrupted; the same command goes on from here")
+                    raise TrainingInterrupted(_HOW_TO_GO_ON)
             if all(row["samples"] != mark for row in state.history):
-                row = {"samples": mark, "seconds": round(state.seconds, 2), **look(vae)}
-                state.history.append(row)
+                found = look(vae)
+                if bad := [name for name, value in found.items() if not math.isfinite(value)]:
+                    raise NonFiniteError(
+                        f"{bad[0]}: expected a finite number after {mark:,} images, found {found[bad[0]]}"
+                    )
+                state.history.append({"samples": mark, "seconds": round(state.seconds, 2), **found})
                 trainer.save()
                 advance(mark / marks[-1])
                 saved = time.perf_counter()
             clock = time.perf_counter()
+        if interruption.requested:  # during the last look
+            raise TrainingInterrupted(_HOW_TO_GO_ON)
     return vae, state.history
+
+
+def stored_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a curve that was left before its end.
+
+    Parameters
+    ----------
+    folder
+        That of :func:`learning_curve`.
+    """
+    path = folder / CHECKPOINT
+    return list(read_checkpoint(path).header["history"]) if path.exists() else []
 
 
 def look_at_bound(parts: Mapping[str, Tensor]) -> Callable[[VAE], dict[str, float]]:

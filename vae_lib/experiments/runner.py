@@ -1,13 +1,14 @@
 """Running an experiment: units in processes of one thread each, progress, and a record that is whole or not there.
 
 A unit that is done leaves ``result.json`` in its folder, with its settings; a unit that was interrupted leaves a
-checkpoint. So the same command, given again, does what is left. Units share nothing: their results depend neither on
-their order nor on how many run at a time.
+checkpoint. So the same command, given again, does what is left; what other settings left is thrown away. Units share
+nothing: their results depend neither on their order nor on how many run at a time.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from vae_lib.experiments.records import commit, device_name, versions
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
 
-RESULT, PROGRESS = "result.json", "progress"
+RESULT, PROGRESS, SETTINGS = "result.json", "progress", "settings.json"
 
 
 def file_name(experiment: Experiment, scale: Scale) -> str:
@@ -119,7 +120,11 @@ def _stored(unit: Unit, work: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result if result["settings"] == json.loads(json.dumps(unit.settings)) else None
+    return result if result["settings"] == _as_stored(unit) else None
+
+
+def _as_stored(unit: Unit) -> Any:
+    return json.loads(json.dumps(unit.settings))
 
 
 def run_unit(experiment: Experiment, unit: Unit, work: Path, device: str | None) -> dict[str, Any]:
@@ -129,7 +134,11 @@ def run_unit(experiment: Experiment, unit: Unit, work: Path, device: str | None)
         return stored
     target = choose_device(device)
     folder = work / unit.name
-    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / SETTINGS
+    is_other = written.exists() and json.loads(written.read_text(encoding="utf-8")) != _as_stored(unit)
+    if is_other or (folder / RESULT).exists():
+        shutil.rmtree(folder)  # a checkpoint of other settings is of no use
+    write_whole(written, json.dumps(unit.settings).encode())
 
     def advance(part: float) -> None:
         (folder / PROGRESS).write_text(f"{part:.4f}", encoding="ascii")

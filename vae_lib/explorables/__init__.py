@@ -6,21 +6,24 @@ switched off. The string is a pure function of its arguments, so a notebook that
 for byte.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from vae_lib.explorables import elbo_bars, em_ascent, gradient_cloud, reparameterization
+from vae_lib.explorables import elbo_bars, em_ascent, figure_two, gradient_cloud, importance_bound, reparameterization
 
 __all__ = ["explorable_html"]
 
 _FIGURES: dict[str, Callable[..., str]] = {
     "elbo_bars": elbo_bars.html,
     "em_ascent": em_ascent.html,
+    "figure_two": figure_two.html,
     "gradient_cloud": gradient_cloud.html,
+    "importance_bound": importance_bound.html,
     "reparameterization": reparameterization.html,
 }
 
 
-def explorable_html(name: str, **config: float | str) -> str:
+def explorable_html(name: str, **config: float | str | Mapping[str, Any]) -> str:
     """The HTML of one interactive figure, ready for ``IPython.display.HTML``.
 
     Parameters
@@ -29,7 +32,9 @@ def explorable_html(name: str, **config: float | str) -> str:
         Which figure: ``"elbo_bars"`` (chapter 1; settings: :class:`vae_lib.explorables.elbo_bars.Config`),
         ``"em_ascent"`` (chapter 2; settings: :class:`vae_lib.explorables.em_ascent.Config`),
         ``"gradient_cloud"`` (chapter 3; settings: :class:`vae_lib.explorables.gradient_cloud.Config`),
-        ``"reparameterization"`` (chapter 4; settings: :class:`vae_lib.explorables.reparameterization.Config`).
+        ``"reparameterization"`` (chapter 4; settings: :class:`vae_lib.explorables.reparameterization.Config`),
+        ``"figure_two"`` (chapter 6; settings: :class:`vae_lib.explorables.figure_two.Config`),
+        ``"importance_bound"`` (chapter 8; settings: :class:`vae_lib.explorables.importance_bound.Config`).
     **config
         The figure's settings by keyword; what is left out takes its default.
 

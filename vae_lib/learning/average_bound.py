@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from vae_lib.evaluation.passes import modules_of
 from vae_lib.learning.distributed import World
 from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel, Noise, NoiseDensity
+from vae_lib.rng import make_generator
 
 # Takes a model, q for the batch, x (B, D) and draws z (S, B, L); returns values whose average is raised.
 Bound: TypeAlias = Callable[[LatentVariableModel, Density, Tensor, Tensor], Tensor]
@@ -77,20 +78,28 @@ class AverageBound(nn.Module):
     def forward(self, x: Tensor, generator: Generator) -> Tensor:
         """One number, in nats an image."""
         if isinstance(self._bound, Objective):
+            if self._is_opaque:
+                q = self.posterior(x)
+                self._refuse_hidden(q.log_prob(q.sample(1, generator=make_generator(0, device=x.device))))
             return self._bound.climb(
                 self.model, self.posterior, x, num_samples=self.num_samples, generator=generator
             ).mean()
         q = self.posterior(x)
         z = self.world.draw(q, self.num_samples, generator=generator)
-        if self._is_opaque and z.requires_grad:
-            raise TypeError(
-                f"encoder: expected a module or an object that holds one, found {type(self.encoder).__name__}: "
-                "its weights cannot be found, and would not be trained"
-            )
+        if self._is_opaque:
+            self._refuse_hidden(z)
         try:
             return self._bound(self.model, q, x, z).mean()
         except NotImplementedError as error:
             raise NotImplementedError(f"{error}; with train, pass bound=log_weights") from error
+
+    def _refuse_hidden(self, value: Tensor) -> None:
+        """Refuse what depends on weights of an encoder that were not found."""
+        if value.requires_grad:
+            raise TypeError(
+                f"encoder: expected a module or an object that holds one, found {type(self.encoder).__name__}: "
+                "its weights cannot be found, and would not be trained"
+            )
 
     def at(self, x: Tensor, noise: Noise) -> Tensor:
         """The same for noise that was drawn before: a deterministic function."""

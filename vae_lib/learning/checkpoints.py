@@ -33,7 +33,7 @@ FORMAT = "vae_lib checkpoint 1"
 _KEY = "vae_lib"
 # How names begin in a file: weights of the model; weights with the highest held-out bound so far; what is no weight.
 MODEL, BEST = "model.", "best."
-_NO_WEIGHTS = ("optimiser.", "generator", "bounds")
+_NO_WEIGHTS = ("optimiser.", "generator", "bounds", "chains.")
 
 
 class CheckpointError(ValueError):

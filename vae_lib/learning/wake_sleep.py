@@ -82,7 +82,8 @@ def dream(model: LatentVariableModel, count: int, *, generator: Generator) -> tu
         The source of randomness.
     """
     checks.positive_int("count", count)
-    z = model.prior(count).sample(1, generator=generator)
-    x = model.sample_x_given_z(z, generator=generator).detach().squeeze(0)
+    with torch.no_grad():
+        z = model.prior(count).sample(1, generator=generator)
+        x = model.sample_x_given_z(z, generator=generator).squeeze(0)
     checks.shape("sample_x_given_z(z)", x, (count, model.data_dim))
     return z, x

@@ -1,0 +1,190 @@
+r"""Figure 3 of Kingma and Welling (2014): the marginal likelihood under AEVB, wake-sleep and Monte Carlo EM.
+
+MNIST, 3 latents, 100 hidden units, trained on 1000 and on 50,000 images. log p(x) is estimated from draws of the
+posterior (appendix D of the paper, :func:`~vae_lib.evaluation.log_p_x_from_posterior`), in the same way for the three,
+for the first images of the training and of the test set; except at full scale fewer than the paper's 1000, as each
+costs thousands of gradients. What the paper leaves open is chosen as for Figure 2, and:
+
+- the axis counts images times updates of the weights: a minibatch that Monte Carlo EM visits counts five times;
+- Monte Carlo EM keeps a chain for each training image, begun with a draw of the prior. So it can be run on 50,000
+  images too, though each is then visited seldom.
+
+Chapter 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vae_lib.estimate import mean_with_error
+from vae_lib.evaluation import log_p_x_from_posterior
+from vae_lib.experiments.aevb_fig2 import METHODS, PILOT_STEPS, mean_and_spread
+from vae_lib.experiments.curves import Training, choose_rate, learning_curve, round_numbers
+from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
+from vae_lib.experiments.images import fixed, load
+from vae_lib.learning import TrainingConfig
+from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.monte_carlo_em import ChainConfig
+from vae_lib.models import VAE, configuration
+from vae_lib.plots import colour
+from vae_lib.rng import make_generator
+
+NUM_TRAIN = (1_000, 50_000)
+NAMES = {"aevb": "AEVB", "wake-sleep": "wake-sleep", "mcem": "Monte Carlo EM"}
+_METHODS: dict[str, Bound | Objective | ChainConfig] = {**METHODS, "mcem": ChainConfig()}
+SAMPLES: dict[Scale, int] = {"smoke": 10_000, "laptop": 1_000_000, "full": 60_000_000}
+_LOOKED_AT: dict[Scale, int] = {"smoke": 2, "laptop": 100, "full": 1_000}
+# Transitions of the posterior's chains: until the step size is fixed, and from there to the draw that counts.
+_CHAINS = {"num_warmup": 30, "num_transitions": 10}
+
+
+def units(scale: Scale, seeds: Sequence[int], stand_in: bool) -> list[Unit]:
+    """Every method on both sizes of the training set, for every seed; the first seed of all first."""
+    found = []
+    for seed in seeds:
+        for num_train in NUM_TRAIN:
+            for method in NAMES:
+                settings = {
+                    "data": "mnist",
+                    "stand_in": stand_in,
+                    "method": method,
+                    "num_train": num_train,
+                    "latents": 3,
+                    "seed": seed,
+                    "samples": SAMPLES[scale],
+                    "images looked at": _LOOKED_AT[scale],
+                    "pilot steps": PILOT_STEPS[scale],
+                    **_CHAINS,
+                }
+                looked = 2 * _LOOKED_AT[scale] * len(_marks(SAMPLES[scale]))
+                training_seconds = (60e-6 if method == "mcem" else 35e-6) * SAMPLES[scale]
+                found.append(Unit(f"{num_train}-{method}-{seed}", settings, training_seconds + 0.18 * looked + 3.0))
+    return found
+
+
+def _marks(samples: int) -> list[int]:
+    return round_numbers(max(samples // 5, 10_000), samples)
+
+
+def run(unit: Unit, folder: Path, device: torch.device, advance: Advance) -> dict[str, Any]:
+    """One curve, and the values of the single images at its end, by which methods can be compared image by image."""
+    settings = unit.settings
+    model = configuration("kingma2014-mnist", latent_dim=settings["latents"], hidden=(100,))
+    loaded = load(settings["data"], model, stand_in=settings["stand_in"], num_train=settings["num_train"])
+    config = TrainingConfig(batch_size=100, optimiser="adagrad", weight_prior=1.0, seed=settings["seed"])
+    plain = Training(loaded.model, loaded.train, config, _METHODS[settings["method"]], device)
+    parts = {
+        split: fixed(images, split, settings["images looked at"], device=device)
+        for split, images in (("train", loaded.train), ("test", loaded.test))
+    }
+    rate, pilot = choose_rate(plain, steps=settings["pilot steps"] * config.batch_size // plain.images_a_step)
+    chosen = replace(plain, config=replace(config, learning_rate=rate))
+    look = _look_at_likelihood(parts, {name: settings[name] for name in _CHAINS})
+    vae, rows = learning_curve(
+        chosen, _marks(settings["samples"]), lambda vae: look(vae)[0], folder=folder, advance=advance
+    )
+    return {"rate": rate, "pilot": pilot, "rows": rows, "images": look(vae)[1]}
+
+
+Look = tuple[dict[str, float], dict[str, list[float]]]
+
+
+def _look_at_likelihood(parts: Mapping[str, Tensor], chains: Mapping[str, int]) -> Callable[[VAE], Look]:
+    """A look at log p(x): mean, standard error over the images, and each image. The last look is kept."""
+    kept: list[tuple[Tensor, Look]] = []
+
+    def look(vae: VAE) -> Look:
+        weights = torch.cat([weight.detach().flatten() for weight in vae.parameters()])
+        if kept and torch.equal(kept[0][0], weights):
+            return kept[0][1]
+        row: dict[str, float] = {}
+        images: dict[str, list[float]] = {}
+        for name, x in parts.items():
+            # The same noise at every look: two rows differ by the weights alone.
+            generator = make_generator(0, "look", name, device=x.device)
+            found = log_p_x_from_posterior(
+                vae,
+                x,
+                num_warmup=chains["num_warmup"],
+                num_transitions=chains["num_transitions"],
+                generator=generator,
+            )
+            mean, error = mean_with_error(found.value.cpu().double())
+            row[f"{name}_log_p_x"], row[f"{name}_error"] = round(float(mean), 4), round(float(error), 4)
+            row[f"{name}_acceptance"] = round(float(found.acceptance.mean()), 4)
+            row[f"{name}_effective_sample_size"] = round(float(found.effective_sample_size.median()), 2)
+            images[name] = [round(value, 3) for value in found.value.tolist()]
+        kept[:] = [(weights, (row, images))]
+        return kept[0][1]
+
+    return look
+
+
+def lines(record: Record) -> list[str]:
+    """The last log p(x) of each method, mean and spread of the seeds."""
+    table = [f"{'images':<9}{'method':<17}{'step':<15}{'train':<18}test"]
+    for (num_train, method), results in _curves(record).items():
+        steps = "/".join(f"{result['rate']:g}" for result in results)
+        last = [result["rows"][-1] for result in results]
+        cells = [mean_and_spread([row[f"{split}_log_p_x"] for row in last]) for split in ("train", "test")]
+        table.append(f"{num_train:<9}{NAMES[method]:<17}{steps:<15}{cells[0]:<18}{cells[1]}")
+    samples = max(row["samples"] for result in record["results"] for row in result["rows"])
+    count = len(record["results"][0]["images"]["test"])
+    what = f"log p(x) in nats an image, of the first {count} images, after {samples:,}"
+    return [*table, "", f"{what}; in brackets the spread of the seeds"]
+
+
+def _curves(record: Record) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """Results by size of the training set and method; one for each seed."""
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for result in record["results"]:
+        settings = result["settings"]
+        found.setdefault((settings["num_train"], settings["method"]), []).append(result)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], list(NAMES).index(item[0][1]))))
+
+
+_ROLES = {"aevb": "q", "wake-sleep": "posterior", "mcem": "third"}
+
+
+def draw(record: Record) -> Figure:
+    """One panel for each size of the training set: training images solid, test images dashed, a line for each seed."""
+    curves = _curves(record)
+    sizes = sorted({num_train for num_train, _ in curves})
+    figure, panels = plt.subplots(
+        1, len(sizes), figsize=(4.4 * len(sizes), 3.9), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, num_train in zip(panels[0], sizes, strict=True):
+        for method, label in NAMES.items():
+            for number, result in enumerate(curves.get((num_train, method), [])):
+                samples = [row["samples"] for row in result["rows"]]
+                for split, line in (("train", "-"), ("test", "--")):
+                    values = [row[f"{split}_log_p_x"] for row in result["rows"]]
+                    name = f"{label} ({split})" if number == 0 else None
+                    panel.plot(
+                        samples, values, line, marker=".", color=colour(_ROLES[method]), linewidth=1.4, label=name
+                    )
+        panel.set_xscale("log")
+        panel.set_title(f"{num_train:,} training images")
+    figure.supxlabel("training images seen, times updates")
+    panels[0][0].set_ylabel("log p(x), nats an image")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+AEVB_FIG3 = Experiment(
+    "aevb-fig3",
+    "Figure 3 of Kingma and Welling (2014), the marginal likelihood of AEVB, wake-sleep and Monte Carlo EM",
+    "nats an image",
+    units,
+    run,
+    lines,
+    draw,
+)
