@@ -12,6 +12,7 @@ from tests.gradients.problems import names
 from vae_lib.gradients import (
     Constant,
     GradientEstimator,
+    ImportanceWeighted,
     Learned,
     LeaveOneOut,
     MovingAverage,
@@ -52,5 +53,7 @@ ESTIMATORS: dict[str, tuple[tuple[str, ...], float, Callable[[Problem], Gradient
     "pathwise": (("path",), 0.025, lambda _: Pathwise()),
     "pathwise, antithetic": (("path", "mirror"), 0.025, lambda _: Pathwise(antithetic=True)),
     "sticking the landing": (("path", "elbo"), 0.025, lambda _: sticking_the_landing()),
+    "importance, K = 1": (("path", "elbo"), 0.025, lambda _: ImportanceWeighted(1)),
+    "importance, K = 1, doubly": (("path", "elbo"), 0.025, lambda _: ImportanceWeighted(1, doubly=True)),
 }
 CASES = [(estimator, problem) for estimator, (kinds, _, _) in ESTIMATORS.items() for problem in names(*kinds)]

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vae_lib.experiments.experiment import Experiment, Record, Scale, Unit
 from vae_lib.experiments.records import commit, device_name, versions
 from vae_lib.learning.checkpoints import write_whole
 from vae_lib.learning.distributed import choose_device
+from vae_lib.learning.interrupts import TrainingInterrupted
 
 RESULT, PROGRESS, SETTINGS = "result.json", "progress", "settings.json"
 
@@ -141,6 +142,9 @@ def run_unit(experiment: Experiment, unit: Unit, work: Path, device: str | None)
     write_whole(written, json.dumps(unit.settings).encode())
 
     def advance(part: float) -> None:
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            raise TrainingInterrupted("the command that began this was killed")  # nobody waits for the result
         (folder / PROGRESS).write_text(f"{part:.4f}", encoding="ascii")
 
     result = {"name": unit.name, "settings": unit.settings, **experiment.run(unit, folder, target, advance)}
