@@ -13,7 +13,7 @@ from torch.distributions import Binomial as BinomialDistribution
 
 from tests.cli.asking import Ask
 from vae_lib.data import load_dataset
-from vae_lib.evaluation import held_out_elbo, log_p_x
+from vae_lib.evaluation import Widened, active_units, held_out_elbo, log_p_x
 from vae_lib.learning import load_vae, save_vae
 from vae_lib.learning.checkpoints import read_checkpoint, read_config, write_checkpoint
 from vae_lib.models import build, configuration
@@ -78,6 +78,43 @@ def test_of_few_images_all_are_taken(ask: Ask, run_folder: Path) -> None:
     )
 
 
+def test_a_wider_proposal_has_another_error_and_the_same_mean(ask: Ask, run_folder: Path) -> None:
+    words = ("--images", 60, "--draws", 200)
+    plain, wide = (ask("evaluate", run_folder, *words, "--widen", factor, "--json").facts for factor in (1.0, 2.0))
+    assert plain == ask("evaluate", run_folder, *words, "--json").facts
+    assert (plain["log_p_x"]["widen"], wide["log_p_x"]["widen"]) == (1.0, 2.0)
+    assert wide["elbo"] == plain["elbo"]  # that of q as it is
+    errors = [facts["log_p_x"]["error_of_the_draws"] for facts in (plain, wide)]
+    assert errors[0] != errors[1]
+    assert abs(plain["log_p_x"]["mean"] - wide["log_p_x"]["mean"]) < 5 * sum(error**2 for error in errors) ** 0.5
+    vae = load_vae(run_folder / "checkpoint.safetensors", dtype=torch.float32)
+    x = load_dataset("digits").test.x.float()[::6]
+    there = log_p_x(vae, Widened(vae, 2.0), x, num_samples=200, generator=make_generator(8))
+    assert wide["log_p_x"]["median_effective_sample_size"] == pytest.approx(
+        float(there.effective_sample_size.median()), rel=0.2
+    )
+    assert "draws each of q with 2 times its width" in ask("evaluate", run_folder, *words, "--widen", 2).out
+    assert "width" not in ask("evaluate", run_folder, *words).out
+
+
+def test_active_units_are_counted(ask: Ask, run_folder: Path) -> None:
+    """Those of a run as the library counts them; and of three latents two, if one mean does not depend on the image."""
+    facts = ask("evaluate", run_folder, "--images", 0, "--json").facts
+    run = load_vae(run_folder / "checkpoint.safetensors", dtype=torch.float32)
+    count = active_units(run, load_dataset("digits").test.x.float()).num_active
+    assert (facts["latents"], facts["active_units"]) == (2, count)
+    config = configuration("digits", hidden=(8,), latent_dim=3)
+    vae = build(config, generator=make_generator(0), dtype=torch.float32)
+    *_, weight, _ = vae.encoder.parameters()  # of the last layer; its rows are the means and then the log-variances
+    with torch.no_grad():
+        weight[[0, 2]] *= 100.0
+        weight[1] = 0.0
+    save_vae("w.safetensors", vae, config, data="digits")
+    facts = ask("evaluate", "w.safetensors", "--images", 0, "--json").facts
+    assert (facts["latents"], facts["active_units"]) == (3, 2)
+    assert "3, of which 2 active" in ask("evaluate", "w.safetensors", "--images", 0).out
+
+
 def test_answers_repeat(ask: Ask, run_folder: Path) -> None:
     assert ask("evaluate", run_folder, *QUICK).out == ask("evaluate", run_folder, *QUICK).out
 
@@ -136,6 +173,10 @@ def test_a_file_that_names_no_data_wants_to_be_told(ask: Ask) -> None:
         (("--split", "tset"), "found 'tset'; did you mean test?"),
         (("--images", -1), "--images: expected at least 0, found -1"),
         (("--draws", 1), "--draws: expected at least 2"),
+        (("--widen", 0.9), "--widen: expected a number of at least 1, found 0.9"),
+        (("--widen", "nan"), "--widen: expected a number of at least 1, found nan"),
+        (("--widen", "inf"), "--widen: expected a number of at least 1, found inf"),
+        (("--widen", "x"), "--widen: expected a number, found 'x'"),
         (("--data", "sprites"), "--data: expected images of 8 x 8 pixels, as the model has, found 28 x 28"),
         (("--data", "x"), "unknown data set"),
         (("--device", "x"), "--device: expected a device of this machine (cpu"),
