@@ -22,7 +22,7 @@ _COMMANDS = {
     "train": "train a VAE and draw what it has learnt",
     "evaluate": "how good is it on images it has not seen?",
     "sample": "draw pictures from it",
-    "reproduce": "run a recipe of the book",
+    "reproduce": "run a figure, a table or a recipe of the book again",
     "data": "list and fetch data sets",
 }
 _HELP = "\n".join(

@@ -19,10 +19,10 @@ import torch
 from torch import Generator, Tensor
 
 from vae_lib import checks
-from vae_lib.bounds import log_joint
+from vae_lib.bounds import log_joint, log_weights
 from vae_lib.densities import FullNormal
 from vae_lib.evaluation.marginal_likelihood import MarginalLikelihood
-from vae_lib.evaluation.passes import draw, evaluating
+from vae_lib.evaluation.passes import draw, evaluating, in_parts
 from vae_lib.mcmc import tuned_hmc
 from vae_lib.protocols import ApproximatePosterior, Density, LatentVariableModel
 
@@ -59,6 +59,7 @@ def log_p_x_from_posterior(
     x: Tensor,
     *,
     start: ApproximatePosterior | None = None,
+    num_candidates: int | None = None,
     num_samples: int = 50,
     num_leapfrog: int = 4,
     num_warmup: int = 50,
@@ -84,6 +85,11 @@ def log_p_x_from_posterior(
         Data, ``(N, D)``, finite.
     start
         Where chains begin: draws of this encoder. Draws of the prior if not given.
+    num_candidates
+        Chains begin at draws from that many candidates, picked in proportion to their importance weights. If not given,
+        candidates and chains are the same. Where the posterior has several modes, a chain that begins anywhere may end
+        in one that holds next to nothing of p(x); the value is then too low by many nats, and its error does not show
+        it. With some thousand candidates every mode has its share of the chains, if there are few latents.
     num_samples
         S, at least L + 2. The paper takes 50.
     num_leapfrog
@@ -113,12 +119,14 @@ def log_p_x_from_posterior(
     if num_samples < model.latent_dim + 2:
         raise ValueError(f"num_samples: expected at least L + 2 = {model.latent_dim + 2}, found {num_samples}")
     checks.positive_int("batch_size", batch_size)
+    if num_candidates is not None:
+        checks.positive_int("num_candidates", num_candidates)
 
     def prior(x: Tensor) -> Density:
         return model.prior(x.shape[0])
 
     def one_pass(batch: Tensor) -> FromPosterior:
-        _, begin = draw(model, begin_at, batch, num_samples=2 * num_samples, generator=generator)
+        begin = _beginnings(model, begin_at, batch, 2 * num_samples, num_candidates, generator)
         chains, _ = tuned_hmc(
             lambda z: log_joint(model, batch, z),
             begin,
@@ -139,6 +147,25 @@ def log_p_x_from_posterior(
     with evaluating(model, start):
         passes = [one_pass(batch) for batch in x.split(batch_size)]
     return FromPosterior(*(torch.cat(values) for values in zip(*passes, strict=True)))
+
+
+def _beginnings(
+    model: LatentVariableModel,
+    start: ApproximatePosterior,
+    x: Tensor,
+    count: int,
+    num_candidates: int | None,
+    generator: Generator,
+) -> Tensor:
+    """Where the chains of each datum begin, ``(count, B, L)``."""
+    q, z = draw(model, start, x, num_samples=num_candidates or count, generator=generator)
+    if num_candidates is None:
+        return z
+    log_w = in_parts(lambda part: log_weights(model, q, x, part), z, 1000)
+    picked = torch.multinomial(
+        torch.softmax(log_w.T, dim=1), count, replacement=True, generator=generator
+    )  # (B, count)
+    return z.gather(0, picked.T.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
 
 
 def _fit_normal(z: Tensor) -> FullNormal:

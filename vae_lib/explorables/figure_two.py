@@ -141,14 +141,15 @@ def _check_results(results: Any) -> None:
             values = [row[name] for row in result["rows"] for name in ("samples", "train_elbo", "test_elbo", "seconds")]
         except (KeyError, TypeError) as error:
             raise ValueError(f"record: expected settings and rows in result {number}, found none of {error}") from None
+        name = "-".join(map(str, key))
         if not known:
-            raise ValueError(f"record: expected data and method that the figure knows, found {key[0]}, {key[2]}")
+            raise ValueError(f"record: expected data and method that the figure knows, found {name}")
         if not all(isinstance(v, Real) and math.isfinite(v) for v in (key[1], key[3], *values)):
-            raise ValueError(f"record: expected finite numbers, found others in {'-'.join(map(str, key))}")
+            raise ValueError(f"record: expected finite numbers, found others in {name}")
         if any(row["samples"] < 1 or row["seconds"] < 0 for row in result["rows"]):
-            raise ValueError(f"record: expected positive samples and seconds, found others in {key}")
+            raise ValueError(f"record: expected positive samples and seconds, found others in {name}")
         if key in seen:
-            raise ValueError(f"record: expected each curve once, found {'-'.join(map(str, key))} twice")
+            raise ValueError(f"record: expected each curve once, found {name} twice")
         seen.add(key)
 
 
@@ -178,7 +179,8 @@ def _still_svg(name: str, part: DataSet) -> str:
         word = "10" + str(power).translate(SUPERSCRIPTS)
         scaffold += f'<path d="M{at:.1f} 320v5" stroke="#5c646e"/>'
         scaffold += f'<text x="{at:.1f}" y="340" text-anchor="middle">{word}</text>'
-    shown = {min(c.latents for c in part.curves), max(c.latents for c in part.curves)}
+    latents = sorted({c.latents for c in part.curves})
+    shown = {latents[0], *latents[-2:]}
     labels: list[tuple[float, str]] = []
     for c in part.curves:
         if c.latents not in shown:
@@ -188,7 +190,7 @@ def _still_svg(name: str, part: DataSet) -> str:
             if points:
                 path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
                 lines += f'<path d="{path}" stroke="{COLOURS[c.method]}"{dash}/>'
-        last = c.test[-1]
+        last = c.train[-1]
         if last is not None and low <= last <= high and c.seed == part.curves[0].seed:
             words = f'fill="{COLOURS[c.method]}">{c.latents}'
             labels.append((y(last) + 25, words))

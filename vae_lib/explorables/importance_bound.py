@@ -29,7 +29,7 @@ COUNTS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500,
 FAR = 3.0  # the slider of the shift runs over [-FAR, FAR]
 NARROW, WIDE = 0.4, 2.0  # that of the width
 VIEW = 6.0  # the picture of the densities: so many standard deviations of the posterior to each side
-TAU = (-40.0, 84.0, 0.25)  # first, last and step of the outer rule
+TAU = (-40.0, 120.0, 0.25)  # first, last and step of the outer rule
 NODES = 400  # of the inner one
 MINUS = "\N{MINUS SIGN}"  # a hyphen is too short beside digits
 
@@ -38,7 +38,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Config:
-    """Datum x, noise s of the model; q's shift and width in standard deviations of the posterior; K; seed of the draws."""
+    """Datum x and noise s of the model, shift and width of q, number of draws K, seed of the draws.
+
+    Shift and width are in standard deviations of the posterior.
+    """
 
     x: float = 1.5
     s: float = 1.0
@@ -168,7 +171,7 @@ def _still_svg(c: Config) -> str:
 
     top, ks = evidence(c), [10 ** (i / 12) for i in range(37)]
     gap = gaps(c.shift, c.width, [*ks, c.draws])
-    deep = max(1.15 * gap[0], 0.25)
+    deep = max(1.15 * float(gap[0]), 0.25)
 
     def right(k: float) -> float:
         return 100 * math.log10(k)

@@ -65,8 +65,8 @@ class WakeSleep:
         wake = log_joint(model, x, z)
         z_dream, x_dream = dream(model, num_samples * batch, generator=generator)
         sleep = encoder(x_dream).log_prob(z_dream).view(num_samples, batch)
-        # Taken away again in value, not in gradient.
-        return wake - log_q + sleep - sleep.detach()
+        # Nothing in value, all in gradient.
+        return wake - log_q + (sleep - sleep.detach())
 
 
 def dream(model: LatentVariableModel, count: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
