@@ -18,6 +18,7 @@ from vae_lib.cli import options, parsing
 from vae_lib.cli.hints import in_options
 from vae_lib.cli.recipes import RECIPES
 from vae_lib.data import dataset_names
+from vae_lib.experiments import EXPERIMENTS, Scale
 from vae_lib.learning.schedules import Schedule
 from vae_lib.learning.settings import Optimiser, TrainingConfig
 from vae_lib.models import VAEConfig, configuration, configuration_names
@@ -60,7 +61,7 @@ def test_names_in_the_help_are_those_of_the_library(ask: Ask) -> None:
     text = words_of(ask("train", "--help").out)
     names = (*dataset_names(), *configuration_names(), *get_args(Head), *get_args(Optimiser), *get_args(Schedule))
     assert [name for name in names if name not in text] == []
-    assert all(name in words_of(ask("reproduce", "--help").out) for name in RECIPES)
+    assert all(name in words_of(ask("reproduce", "--help").out) for name in (*RECIPES, *get_args(Scale)))
     assert all(name in words_of(ask("data", "--help").out) for name in dataset_names())
 
 
@@ -132,9 +133,9 @@ def test_defaults_are_those_of_the_library() -> None:
         (("evaluate", "."), "vae-lib: .: expected a run, found a folder without checkpoint.safetensors\n"),
         (("evaluate", "x"), "x: expected a run or a checkpoint (.safetensors), found no such file\n"),
         (("sample", "x", "--kind", "draw"), "found 'draw'; did you mean draws?"),
-        (("reproduce", "x"), "RECIPE: expected one of digits, mnist-20, mnist-50, found 'x'"),
+        (("reproduce", "x"), f"NAME: expected one of {', '.join([*EXPERIMENTS, *RECIPES])}, found 'x'"),
         (("reproduce", "mnist20"), "found 'mnist20'; did you mean mnist-20?"),
-        (("reproduce", "digits", "--seeds"), "--seeds: expected different integers of at least 0, found none"),
+        (("reproduce", "digits", "--seeds", -1), "--seeds: expected different integers of at least 0, found -1"),
         (("reproduce", "digits", "--seeds", 1, 1), "--seeds: expected different integers"),
         (("reproduce", "digits", "--jobs", 0), "--jobs: expected a positive integer, found 0"),
         (("data", "x"), "unknown data set: expected one of"),

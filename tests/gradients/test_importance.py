@@ -28,6 +28,7 @@ from vae_lib.gradients import (
     sgvb_a,
     sticking_the_landing,
 )
+from vae_lib.protocols import Density
 from vae_lib.rng import make_generator
 
 BOTH = [ImportanceWeighted(), ImportanceWeighted(doubly=True)]
@@ -92,6 +93,21 @@ def test_the_exact_mean_where_q_and_the_model_share_a_parameter(estimator: Impor
 
 
 # -- single estimates ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", BOTH)
+def test_a_model_that_cannot_be_vectorised(estimator: ImportanceWeighted) -> None:
+    """A branch on a value: refused by default, and taken estimate by estimate when asked."""
+
+    def integrand(_params: Params, q: Density, z: Tensor) -> Tensor:
+        return -((z if float(z.detach().sum()) > 0.0 else 2.0 * z) ** 2).sum(-1) - q.log_prob(z)
+
+    objective, params = Objective(diagonal, integrand), {"mu": randn(3, 2, seed=149), "logvar": randn(3, 2, seed=150)}
+    with pytest.raises(RuntimeError, match=r"^vectorised: expected functions that torch\.func\.vmap can run"):
+        estimator(objective, params, num_estimates=4, num_samples=2, generator=make_generator(7))
+    found = estimator(objective, params, num_estimates=4, num_samples=2, generator=make_generator(7), vectorised=False)
+    assert found["mu"].shape == (4, 3, 2)
+    assert float(found["mu"].std(0).min()) > 0.0
 
 
 def test_a_single_doubly_reparameterised_gradient_by_hand() -> None:
@@ -304,6 +320,8 @@ def test_what_does_not_fit_is_told() -> None:
         ImportanceWeighted(0)
     with pytest.raises(TypeError, match=r"^params\['mu'\]: expected a floating-point tensor, found torch\.int64$"):
         ImportanceWeighted()(problem.objective, {"mu": torch.tensor([1])}, generator=make_generator(1))
+    with pytest.raises(ValueError, match=r"^params: expected at least one named tensor, found none$"):
+        ImportanceWeighted().at(problem.objective, {}, randn(1, 1, 3, 2))
     with pytest.raises(ValueError, match=r"^num_estimates: expected a positive integer, found 0$"):
         ImportanceWeighted()(problem.objective, problem.params, num_estimates=0, generator=make_generator(1))
     bits = PROBLEMS["belief net"]()

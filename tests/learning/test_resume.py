@@ -126,6 +126,27 @@ def test_the_generator_of_another_device_is_made_anew(tmp_path: Path) -> None:
     assert trainer.state.step == 4
 
 
+def test_a_checkpoint_from_before_a_setting_existed_is_taken_up(tmp_path: Path) -> None:
+    """What the file does not name was what its default is now; another value is another training."""
+    for name in ("old", "whole"):
+        small_run(tmp_path / name, epochs=1)
+    path = tmp_path / "old" / "checkpoint.safetensors"
+    tensors, header = read_checkpoint(path)
+    settings = header["config"]
+    old = {name: settings[name] for name in settings.keys() - {"weight_prior", "epsilon"}}
+    assert len(old) == len(settings) - 2
+    write_checkpoint(path, tensors, header | {"config": old})
+    for change, message in (
+        ({"weight_prior": 1.0}, "weight_prior: expected 0.0 as in PATH, found 1.0"),
+        ({"epsilon": 1e-4}, "epsilon: expected 1e-08 as in PATH, found 0.0001"),
+    ):
+        with pytest.raises(CheckpointError, match=f"^{message.replace('PATH', str(path))}$"):
+            small_run(tmp_path / "old", epochs=2, resume=True, **change)  # type: ignore[arg-type]
+    for name in ("old", "whole"):
+        small_run(tmp_path / name, epochs=2, resume=True)
+    assert contents(tmp_path / "old") == contents(tmp_path / "whole")
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +165,8 @@ def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
         ({"batch_size": 5}, "batch_size: expected 10 as in PATH, found 5"),
         ({"seed": 8}, "seed: expected 7 as in PATH, found 8"),
         ({"optimiser": "sgd"}, "optimiser: expected 'adam' as in PATH, found 'sgd'"),
+        ({"weight_prior": 1.0}, "weight_prior: expected 0.0 as in PATH, found 1.0"),
+        ({"epsilon": 1e-4}, "epsilon: expected 1e-08 as in PATH, found 0.0001"),
         ({"schedule": "stages"}, "schedule: expected 'constant' as in PATH, found 'stages'"),
         ({"images": grey_images(22)}, "number of images: expected 23 as in PATH, found 22"),
         ({"images": grey_images(seed=9)}, r"values, SHA-256: expected '\w+' as in PATH, found '\w+'"),
