@@ -21,7 +21,7 @@ from vae_lib.bounds import log_weights
 from vae_lib.densities import Bernoulli
 from vae_lib.exact import LinearGaussian
 from vae_lib.learning import Images, TrainingConfig, TrainingInterrupted, WakeSleep, train
-from vae_lib.learning.average_bound import AverageBound, Objective
+from vae_lib.learning.average_bound import AverageBound, SurrogateObjective
 from vae_lib.learning.distributed import World
 from vae_lib.learning.wake_sleep import dream
 from vae_lib.models import (
@@ -285,8 +285,8 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, step: int) -> None
 
 
 def test_it_is_an_objective_and_a_bound_is_none() -> None:
-    assert isinstance(WakeSleep(), Objective)
-    assert not isinstance(log_weights, Objective)
+    assert isinstance(WakeSleep(), SurrogateObjective)
+    assert not isinstance(log_weights, SurrogateObjective)
     for bound, is_function in ((WakeSleep(), False), (log_weights, True)):
         assert AverageBound(small_vae(), None, bound, 1, World()).is_function_of_draws is is_function
 

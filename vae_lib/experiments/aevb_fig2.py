@@ -39,13 +39,13 @@ from vae_lib.experiments.curves import (
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.images import fixed, load
 from vae_lib.learning import NonFiniteError, TrainingConfig, WakeSleep
-from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.average_bound import Bound, SurrogateObjective
 from vae_lib.models import configuration
 from vae_lib.plots import colour
 
 LATENTS = {"mnist": (3, 5, 10, 20, 200), "frey": (2, 5, 10, 20)}
 TITLES = {"mnist": "MNIST", "frey": "Frey Face"}
-METHODS: dict[str, Bound | Objective] = {"aevb": elbo_with_analytic_kl, "wake-sleep": WakeSleep()}
+METHODS: dict[str, Bound | SurrogateObjective] = {"aevb": elbo_with_analytic_kl, "wake-sleep": WakeSleep()}
 # Images that a curve learns from; those of the paper are between 10^7 and 10^8.
 SAMPLES: dict[Scale, int] = {"smoke": 10_000, "laptop": 1_000_000, "full": 100_000_000}
 _LOOKED_AT: dict[Scale, int] = {"smoke": 1_000, "laptop": 10_000, "full": 10_000}

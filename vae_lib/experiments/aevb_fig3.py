@@ -2,9 +2,8 @@ r"""Figure 3 of Kingma and Welling (2014): the marginal likelihood under AEVB, w
 
 MNIST, 3 latents, 100 hidden units, trained on 1000 and on 50,000 images. log p(x) is estimated from draws of the
 posterior (appendix D of the paper, :func:`~vae_lib.evaluation.log_p_x_from_posterior`), in the same way for the three,
-for the first images of the training and of the test set, with chains that begin at prior draws picked by their weights;
-except at full scale fewer than the paper's 1000, as each
-costs thousands of gradients. What the paper leaves open is chosen as for Figure 2, and:
+for the first images of the training and of the test set, with chains that begin at prior draws picked by their weights:
+fewer images than the paper's 1000, but at full scale, as each costs thousands of gradients. What the paper leaves open is chosen as for Figure 2, and:
 
 - the axis counts images times updates of the weights: a minibatch that Monte Carlo EM visits counts five times;
 - Monte Carlo EM keeps a chain for each training image, begun with a draw of the prior. So it can be run on 50,000
@@ -32,7 +31,7 @@ from vae_lib.experiments.curves import Training, choose_rate, learning_curve, ro
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.images import fixed, load
 from vae_lib.learning import TrainingConfig
-from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.average_bound import Bound, SurrogateObjective
 from vae_lib.learning.monte_carlo_em import ChainConfig
 from vae_lib.models import VAE, configuration
 from vae_lib.plots import colour
@@ -40,7 +39,7 @@ from vae_lib.rng import make_generator
 
 NUM_TRAIN = (1_000, 50_000)
 NAMES = {"aevb": "AEVB", "wake-sleep": "wake-sleep", "mcem": "Monte Carlo EM"}
-_METHODS: dict[str, Bound | Objective | ChainConfig] = {**METHODS, "mcem": ChainConfig()}
+_METHODS: dict[str, Bound | SurrogateObjective | ChainConfig] = {**METHODS, "mcem": ChainConfig()}
 SAMPLES: dict[Scale, int] = {"smoke": 10_000, "laptop": 1_000_000, "full": 60_000_000}
 _LOOKED_AT: dict[Scale, int] = {"smoke": 2, "laptop": 100, "full": 1_000}
 # Of the posterior's chains: candidates for where they begin, and transitions until the step size is fixed, and from
@@ -175,6 +174,9 @@ def draw(record: Record) -> Figure:
                         samples, values, line, marker=".", color=colour(_ROLES[method]), linewidth=1.4, label=name
                     )
         panel.set_xscale("log")
+        marks = sorted({row["samples"] for result in record["results"] for row in result["rows"]})
+        panel.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        panel.minorticks_off()
         panel.set_title(f"{num_train:,} training images")
     figure.supxlabel("training images seen, times updates")
     panels[0][0].set_ylabel("log p(x), nats an image")

@@ -17,7 +17,7 @@ from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import held_out_elbo
 from vae_lib.experiments.experiment import Advance
 from vae_lib.learning import Images, NonFiniteError, TrainingConfig, TrainingInterrupted
-from vae_lib.learning.average_bound import Bound, Objective
+from vae_lib.learning.average_bound import Bound, SurrogateObjective
 from vae_lib.learning.checkpoints import CHECKPOINT, read_checkpoint
 from vae_lib.learning.interrupts import Interruption
 from vae_lib.learning.monte_carlo_em import ChainConfig, MonteCarloEM
@@ -52,7 +52,7 @@ class Training:
     model: VAEConfig
     images: Images
     config: TrainingConfig
-    bound: Bound | Objective | ChainConfig
+    bound: Bound | SurrogateObjective | ChainConfig
     device: torch.device
 
     @property

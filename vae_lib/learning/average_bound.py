@@ -18,7 +18,7 @@ Bound: TypeAlias = Callable[[LatentVariableModel, Density, Tensor, Tensor], Tens
 
 
 @runtime_checkable
-class Objective(Protocol):
+class SurrogateObjective(Protocol):
     """What can stand in a bound's place where it needs more than draws from q, as wake-sleep needs dreams."""
 
     def climb(
@@ -42,7 +42,7 @@ class AverageBound(nn.Module):
         p(x, z) and q(z | x). Their weights become this module's; without an encoder the model is its own. One that is
         no module may hold modules as attributes, as a :class:`~vae_lib.models.DecoderModel` does.
     bound
-        What is averaged: a function of draws from q, or an :class:`Objective`.
+        What is averaged: a function of draws from q, or an :class:`SurrogateObjective`.
     num_samples
         S.
     world
@@ -53,12 +53,12 @@ class AverageBound(nn.Module):
         self,
         model: LatentVariableModel,
         encoder: ApproximatePosterior | None,
-        bound: Bound | Objective,
+        bound: Bound | SurrogateObjective,
         num_samples: int,
         world: World,
     ) -> None:
         super().__init__()
-        if isinstance(bound, Objective) and world.size > 1:
+        if isinstance(bound, SurrogateObjective) and world.size > 1:
             raise ValueError(f"bound: expected one process for {name_of(bound)}, found {world.size}")
         self.model: LatentVariableModel = model
         self.encoder: ApproximatePosterior | None = encoder
@@ -68,8 +68,8 @@ class AverageBound(nn.Module):
 
     @property
     def is_function_of_draws(self) -> bool:
-        """Whether the bound is a function of model, q, data and draws, and no :class:`Objective`."""
-        return not isinstance(self._bound, Objective)
+        """Whether the bound is a function of model, q, data and draws, and no :class:`SurrogateObjective`."""
+        return not isinstance(self._bound, SurrogateObjective)
 
     def posterior(self, x: Tensor) -> Density:
         """Density q(z | x), of the encoder, or of the model if it is its own."""
@@ -77,7 +77,7 @@ class AverageBound(nn.Module):
 
     def forward(self, x: Tensor, generator: Generator) -> Tensor:
         """One number, in nats an image."""
-        if isinstance(self._bound, Objective):
+        if isinstance(self._bound, SurrogateObjective):
             if self._is_opaque:
                 q = self.posterior(x)
                 self._refuse_hidden(q.log_prob(q.sample(1, generator=make_generator(0, device=x.device))))

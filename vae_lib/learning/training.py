@@ -23,7 +23,7 @@ from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.divergences import kl
 from vae_lib.evaluation.held_out import held_out_elbo
 from vae_lib.evaluation.passes import evaluating
-from vae_lib.learning.average_bound import AverageBound, Bound, Objective, name_of
+from vae_lib.learning.average_bound import AverageBound, Bound, SurrogateObjective, name_of
 from vae_lib.learning.batches import Images, epoch_order
 from vae_lib.learning.checkpoints import CHECKPOINT
 from vae_lib.learning.compiled import CompiledBound
@@ -46,7 +46,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     encoder: ApproximatePosterior | None = None,
-    bound: Bound | Objective = elbo_with_analytic_kl,
+    bound: Bound | SurrogateObjective = elbo_with_analytic_kl,
     device: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -75,8 +75,8 @@ def train(
         Takes model, q ``(B)``, x ``(B, D)`` and draws z ``(S, B, L)``, and returns values whose average is raised. The
         default, :func:`~vae_lib.bounds.elbo_with_analytic_kl`, needs a KL in closed form;
         :func:`~vae_lib.bounds.log_weights` takes any prior and q; or write your own. What needs more than draws from q
-        is an :class:`~vae_lib.learning.average_bound.Objective`: :class:`~vae_lib.learning.WakeSleep` is one. Held-out
-        numbers, and the choice of the best weights, are by the ELBO whatever the bound.
+        is a :class:`~vae_lib.learning.average_bound.SurrogateObjective`: :class:`~vae_lib.learning.WakeSleep` is one.
+        Held-out numbers, and the choice of the best weights, are by the ELBO whatever the bound.
     device
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. If not given: CUDA, else MPS, else the CPU.
     folder
@@ -153,7 +153,7 @@ class Trainer:
         config: TrainingConfig,
         *,
         encoder: ApproximatePosterior | None = None,
-        bound: Bound | Objective = elbo_with_analytic_kl,
+        bound: Bound | SurrogateObjective = elbo_with_analytic_kl,
         device: torch.device,
         folder: Path | None = None,
         notes: Mapping[str, Any] | None = None,
