@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vae_lib.bounds import importance_weighted, log_weights
-from vae_lib.evaluation import log_p_x
+from vae_lib.evaluation import Widened, log_p_x
 from vae_lib.experiments import EXPERIMENTS, Unit
 from vae_lib.experiments.images import fixed, load
 from vae_lib.experiments.iwae_table1 import IWAE_TABLE1, PUBLISHED, SAMPLES, draw, draw_dots, lines, run, units
@@ -27,6 +27,7 @@ def tiny(method: str, draws: int, seed: int = 0) -> Unit:
     """A cell of the smoke scale, made smaller: two passes over the digits."""
     (unit,) = [unit for unit in units("smoke", [seed], True) if unit.name == f"{method.lower()}-{draws}-{seed}"]
     settings = {**unit.settings, "samples": 2400, "images looked at": 7, "draws looked with": 30}
+    settings["images of the wider proposal"] = 2
     return replace(unit, settings=settings)
 
 
@@ -59,7 +60,14 @@ def test_a_cell_by_hand(method: str, draws: int, bound: Any, tmp_path: Path) -> 
     for _ in range(120):
         trainer.take_step()
     test = fixed(data.test, "test", len(data.test), device=CPU)
-    estimate = log_p_x(vae, vae, test[:7], num_samples=30, generator=make_generator(0, "log p(x)"))
+    some = test[:: len(test) // 7][:7]
+    estimate = log_p_x(vae, vae, some, num_samples=30, generator=make_generator(0, "log p(x)"))
+    wide = log_p_x(vae, Widened(vae, 1.2), some[[0, 3]], num_samples=30, generator=make_generator(0, "log p(x)"))
+    gain = wide.value - estimate.value[[0, 3]]
+    assert result["gain_of_the_wider"] == pytest.approx(float(gain.mean()), abs=1e-4)
+    assert result["gain_error"] == pytest.approx(float(gain.std()) / 2**0.5, abs=1e-4)
+    assert result["images"] == pytest.approx([-value for value in estimate.value.tolist()], abs=1e-3)
+    assert result["least_effective_sample_size"] == pytest.approx(float(estimate.effective_sample_size.min()), abs=0.01)
     assert result["nll"] == pytest.approx(-float(estimate.value.mean()), abs=1e-4)
     assert result["nll_error"] == pytest.approx(float(estimate.value.std()) / 7**0.5, abs=1e-4)
     assert result["nll_error_of_draws"] == pytest.approx(float((estimate.standard_error**2).sum()) ** 0.5 / 7, abs=1e-5)

@@ -2,8 +2,9 @@ r"""Figure 3 of Kingma and Welling (2014): the marginal likelihood under AEVB, w
 
 MNIST, 3 latents, 100 hidden units, trained on 1000 and on 50,000 images. log p(x) is estimated from draws of the
 posterior (appendix D of the paper, :func:`~vae_lib.evaluation.log_p_x_from_posterior`), in the same way for the three,
-for the first images of the training and of the test set, with chains that begin at prior draws picked by their weights:
-fewer images than the paper's 1000, but at full scale, as each costs thousands of gradients. What the paper leaves open is chosen as for Figure 2, and:
+for the first images of the training and of the test set, with chains that begin at prior draws picked by their weights.
+Below full scale these are fewer images than the paper's 1000, as each costs thousands of gradients. What the paper
+leaves open is chosen as for Figure 2, and:
 
 - the axis counts images times updates of the weights: a minibatch that Monte Carlo EM visits counts five times;
 - Monte Carlo EM keeps a chain for each training image, begun with a draw of the prior. So it can be run on 50,000
