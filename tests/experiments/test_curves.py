@@ -21,11 +21,12 @@ from vae_lib.experiments import curves
 from vae_lib.experiments.curves import (
     RATES,
     Training,
-    choose_rate,
+    curves_of_best_rates,
     learning_curve,
     look_at_bound,
     round_numbers,
     stored_rows,
+    try_rates,
 )
 from vae_lib.learning import Images, NonFiniteError, TrainingConfig, TrainingInterrupted, WakeSleep, train
 from vae_lib.learning.checkpoints import CHECKPOINT, read_checkpoint
@@ -38,6 +39,8 @@ CONFIG = TrainingConfig(batch_size=5, learning_rate=0.05, optimiser="adagrad", w
 IMAGES = Images(torch.randint(0, 256, (23, 12), generator=make_generator(2)).to(torch.uint8), "bits", 255)
 MARKS = [10, 20, 50, 100]
 X = (torch.rand(9, 12, generator=make_generator(3)) < 0.5).float()
+
+LOOK = look_at_bound({"test": X})
 
 
 def training(bound: Any = elbo_with_analytic_kl, **changes: Any) -> Training:
@@ -203,30 +206,82 @@ def test_the_rate_is_that_of_the_highest_bound(bound: Any) -> None:
         config = replace(CONFIG, epochs=4, learning_rate=rate)
         run = train(vae, IMAGES, None, config, bound=bound, device="cpu", progress=False)
         found[f"{rate:g}"] = run.history[-1]["train_elbo"]
-    rate, pilot = choose_rate(training(bound, learning_rate=123.0), steps=16)
+    pilot = try_rates(training(bound, learning_rate=123.0), steps=16)
     assert pilot == pytest.approx(found, abs=6e-4)
-    assert f"{rate:g}" == max(found, key=lambda name: found[name])
+    assert list(pilot) == sorted(found, key=lambda name: -found[name])
     assert len(set(pilot.values())) == 3
 
 
 def test_ties_and_order_do_not_matter_to_the_winner() -> None:
-    one, other = (choose_rate(training(), steps=8, rates=rates) for rates in (RATES, RATES[::-1]))
-    assert one == other
+    one, other = (try_rates(training(), steps=8, rates=rates) for rates in (RATES, RATES[::-1]))
+    assert list(one.items()) == list(other.items())
 
 
 def test_a_rate_that_ends_in_no_number_is_out() -> None:
     """Plain gradients with such a step leave the numbers by themselves."""
-    rate, pilot = choose_rate(training(optimiser="sgd"), steps=12, rates=(1e-3, 1e6))
-    assert (rate, list(pilot)) == (1e-3, ["0.001"])
+    assert list(try_rates(training(optimiser="sgd"), steps=12, rates=(1e-3, 1e6))) == ["0.001"]
     message = r"^rates: expected one of 1000000.0, 10000000.0 to stay finite, found none$"
     with pytest.raises(NonFiniteError, match=message):
-        choose_rate(training(optimiser="sgd"), steps=12, rates=(1e6, 1e7))
+        try_rates(training(optimiser="sgd"), steps=12, rates=(1e6, 1e7))
+
+
+def test_another_judge_sees_the_model_after_the_steps() -> None:
+    seen = []
+
+    def judge(vae: VAE) -> float:
+        seen.append(torch.cat([weight.detach().flatten() for weight in vae.parameters()]))
+        return float("nan") if len(seen) == 2 else float(len(seen))
+
+    pilot = try_rates(training(), steps=3, judge=judge)
+    # The first was called 1, the second no number, the third 3.
+    assert list(pilot.items()) == [(f"{RATES[2]:g}", 3.0), (f"{RATES[0]:g}", 1.0)]
+    for rate, weights in zip(RATES, seen, strict=True):
+        trainer = training(learning_rate=rate).trainer(3 * CONFIG.batch_size)
+        for _ in range(3):
+            trainer.take_step()
+        assert torch.equal(
+            weights, torch.cat([weight.detach().flatten() for weight in trainer.state.module.parameters()])
+        )
+
+
+def test_the_two_best_rates_have_curves(tmp_path: Path) -> None:
+    told: list[float] = []
+    pilot = try_rates(training(), steps=8)
+    first, second, third = pilot
+    marks = [CONFIG.batch_size * steps for steps in (1, 3, 5)]
+    found = curves_of_best_rates(training(), marks, LOOK, steps=8, folder=tmp_path, advance=told.append)
+    assert found["pilot"] == pilot
+    assert (f"{found['rate']:g}", [f"{curve['rate']:g}" for curve in found["others"]]) == (first, [second])
+    for rate, rows in ((first, found["rows"]), (second, found["others"][0]["rows"])):
+        _, alone = learning_curve(
+            training(learning_rate=float(rate)), marks, LOOK, folder=tmp_path / f"alone-{rate}", advance=told.append
+        )
+        assert without_times(rows) == without_times(alone)
+    assert not (tmp_path / f"rate-{third}").exists()
+    one = curves_of_best_rates(training(), marks, LOOK, steps=8, count=1, folder=tmp_path, advance=told.append)
+    assert one["others"] == []
+    assert without_times(one["rows"]) == without_times(found["rows"])
+
+
+def test_a_curve_that_ends_in_no_number_keeps_its_rows(tmp_path: Path) -> None:
+    marks = [CONFIG.batch_size * steps for steps in (1, 2, 4)]
+    calls: list[int] = []
+
+    def lost(vae: VAE) -> dict[str, float]:
+        calls.append(1)
+        return {"elbo": float("nan") if len(calls) == 2 else 1.0}
+
+    found = curves_of_best_rates(training(), marks, lost, steps=4, folder=tmp_path, advance=lambda part: None)
+    assert [row["samples"] for row in found["rows"]] == marks[:1]
+    assert found["stopped"].startswith("elbo: expected a finite number after")
+    assert "stopped" not in found["others"][0]
+    assert [row["samples"] for row in found["others"][0]["rows"]] == marks
 
 
 def test_one_step_is_enough_to_choose_and_none_is_not() -> None:
-    rate, pilot = choose_rate(training(), steps=1)
-    # Before the first step all are alike, and the first is taken.
+    pilot = try_rates(training(), steps=1)
+    # Before the first step all are alike, and keep their order.
     assert len(set(pilot.values())) == 1
-    assert rate == RATES[0]
+    assert list(pilot) == [f"{rate:g}" for rate in RATES]
     with pytest.raises(ValueError, match=r"^steps: expected a positive integer, found 0$"):
-        choose_rate(training(), steps=0)
+        try_rates(training(), steps=0)

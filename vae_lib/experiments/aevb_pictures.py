@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lib.experiments.aevb_fig2 import PILOT_STEPS, TITLES, seconds_of, training
-from vae_lib.experiments.curves import choose_rate, learning_curve, look_at_bound, round_numbers
+from vae_lib.experiments.curves import learning_curve, look_at_bound, round_numbers, try_rates
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.pixels import pack, unpack
 from vae_lib.models import VAE
@@ -54,7 +54,8 @@ def _units(models: Sequence[tuple[str, int]]) -> Callable[[Scale, Sequence[int],
 def run(unit: Unit, folder: Path, device: torch.device, advance: Advance) -> dict[str, Any]:
     """Train as for Figure 2, and decode: the plane where there are two latents, draws of the prior always."""
     plain, parts = training(unit.settings, device)
-    rate, pilot = choose_rate(plain, steps=unit.settings["pilot steps"])
+    pilot = try_rates(plain, steps=unit.settings["pilot steps"])
+    rate = float(next(iter(pilot)))
     chosen = replace(plain, config=replace(plain.config, learning_rate=rate))
     marks = round_numbers(1_000, unit.settings["samples"])
     vae, rows = learning_curve(chosen, marks, look_at_bound(parts), folder=folder, advance=advance)

@@ -77,11 +77,17 @@ def round_numbers(first: int, last: int) -> list[int]:
     return [step for step in steps if first <= step < last] + [last]
 
 
-def choose_rate(training: Training, *, steps: int, rates: Sequence[float] = RATES) -> tuple[float, dict[str, float]]:
-    """Choose the learning rate as the 2014 paper does, by the bound on the training set in the first iterations.
+def try_rates(
+    training: Training,
+    *,
+    steps: int,
+    rates: Sequence[float] = RATES,
+    judge: Callable[[VAE], float] | None = None,
+) -> dict[str, float]:
+    """Try learning rates as the 2014 paper does, by the performance on the training set in the first iterations.
 
-    Each rate trains the same first weights on the same minibatches. What is compared is the average bound of the last
-    quarter of the steps; a rate under which a number stops being finite is out.
+    Each rate trains the same first weights on the same minibatches; a rate under which a number stops being finite is
+    out.
 
     Parameters
     ----------
@@ -91,11 +97,13 @@ def choose_rate(training: Training, *, steps: int, rates: Sequence[float] = RATE
         How many first iterations.
     rates
         To choose from.
+    judge
+        Says how good the model is after them. If not given, the average bound of the last quarter of the steps counts.
 
     Returns
     -------
-    tuple
-        The rate, and for each rate (as a word) its bound in nats an image.
+    dict
+        For each rate (as a word) how good it is, the best first.
     """
     checks.positive_int("steps", steps)
     found: dict[str, float] = {}
@@ -107,16 +115,78 @@ def choose_rate(training: Training, *, steps: int, rates: Sequence[float] = RATE
         except NonFiniteError:
             continue
         last = bounds[-max(1, steps // 4) :]
-        found[f"{rate:g}"] = round(sum(last) / len(last), 3)
+        value = sum(last) / len(last) if judge is None else judge(_vae_of(trainer))
+        if math.isfinite(value):
+            found[f"{rate:g}"] = round(value, 3)
     if not found:
         raise NonFiniteError(f"rates: expected one of {', '.join(map(str, rates))} to stay finite, found none")
-    return float(max(found, key=lambda name: found[name])), found
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def curves_of_best_rates(
+    training: Training,
+    marks: Sequence[int],
+    look: Callable[[VAE], Mapping[str, Any]],
+    *,
+    steps: int,
+    judge: Callable[[VAE], float] | None = None,
+    count: int = 2,
+    folder: Path,
+    advance: Advance,
+) -> dict[str, Any]:
+    """Try the rates, and train with the best ones to the end: the rule's choice, and what it left behind.
+
+    The first iterations are a poor judge, and how many of them are asked decides some comparisons. With the runner-up's
+    curve in the record, a comparison can be held to both.
+
+    Parameters
+    ----------
+    training, steps, judge
+        As for :func:`try_rates`.
+    marks, look, folder, advance
+        As for :func:`learning_curve`.
+    count
+        Of so many rates there is a curve.
+
+    Returns
+    -------
+    dict
+        ``pilot``, what the trial found; ``rate`` and ``rows`` of the best; and ``others``, each with its ``rate`` and
+        ``rows``. Should a number stop being finite, a curve ends there, and ``stopped`` says so.
+    """
+    pilot = try_rates(training, steps=steps, judge=judge)
+    curves: list[dict[str, Any]] = []
+    chosen = list(pilot)[:count]
+    for number, name in enumerate(chosen):
+
+        def told(part: float, done: int = number) -> None:
+            advance((done + part) / len(chosen))
+
+        own = replace(training, config=replace(training.config, learning_rate=float(name)))
+        place = folder / f"rate-{name}"
+        curve: dict[str, Any] = {"rate": float(name)}
+        try:
+            _, curve["rows"] = learning_curve(own, marks, look, folder=place, advance=told)
+        except NonFiniteError as error:
+            curve["stopped"], curve["rows"] = str(error).partition(";")[0], stored_rows(place)
+        curves.append(curve)
+    return {"pilot": pilot, **curves[0], "others": curves[1:]}
+
+
+def _is_finite(value: Any) -> bool:
+    return all(map(math.isfinite, value if isinstance(value, list) else [value]))
+
+
+def _vae_of(trainer: Trainer | MonteCarloEM) -> VAE:
+    model = trainer.state.module.model
+    assert isinstance(model, VAE)
+    return model
 
 
 def learning_curve(
     training: Training,
     marks: Sequence[int],
-    look: Callable[[VAE], Mapping[str, float]],
+    look: Callable[[VAE], Mapping[str, Any]],
     *,
     folder: Path,
     advance: Advance,
@@ -130,7 +200,7 @@ def learning_curve(
     marks
         Numbers of images, rising multiples of ``training.images_a_step``. The last ends the training.
     look
-        Measures the model.
+        Measures the model: numbers and lists of numbers by name.
     folder
         Holds the checkpoint; one that is there already is taken up.
     advance
@@ -151,9 +221,8 @@ def learning_curve(
     folder.mkdir(parents=True, exist_ok=True)
     trainer, size = training.trainer(marks[-1], folder), training.images_a_step
     state, path = trainer.state, trainer.checkpoint
-    vae = state.module.model
+    vae = _vae_of(trainer)
     assert path is not None
-    assert isinstance(vae, VAE)
     if path.exists():
         state.read(path)
     with Interruption() as interruption:
@@ -171,7 +240,7 @@ def learning_curve(
                     raise TrainingInterrupted(_HOW_TO_GO_ON)
             if all(row["samples"] != mark for row in state.history):
                 found = look(vae)
-                if bad := [name for name, value in found.items() if not math.isfinite(value)]:
+                if bad := [name for name, value in found.items() if not _is_finite(value)]:
                     raise NonFiniteError(
                         f"{bad[0]}: expected a finite number after {mark:,} images, found {found[bad[0]]}"
                     )
