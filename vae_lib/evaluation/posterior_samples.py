@@ -34,7 +34,7 @@ class FromPosterior(NamedTuple):
       standard error: importance sampling errs to the other side.
     - ``standard_error``, in nats: by the delta method the standard error of the mean term over the mean term. As q is
       fitted to other draws, its misfit is no bias and is in this error. It leaves out that chains may not have arrived,
-      and a mode where no chain is.
+      and a mode where no chain is: then the value is too low. One below the ELBO of the same datum is refuted.
     - ``effective_sample_size``: :math:`(\sum u)^2 / \sum u^2`, from 1 to S.
     - ``largest_weight``: the share of the largest term in the sum, from 1/S to 1.
     - ``acceptance``: the mean probability of acceptance of the transitions after the warm-up.

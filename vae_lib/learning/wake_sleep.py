@@ -5,7 +5,8 @@ r"""Wake-sleep: two objectives that take turns (Hinton, Dayan, Frey and Neal, 19
 
 Awake, the model climbs the ELBO in :math:`\theta`. Asleep, the recognition model learns from the model's dreams: it
 lowers :math:`D_{\mathrm{KL}}(p_\theta(z \mid x) \,\|\, q_\phi(z \mid x))`, averaged over dreams, which is the other
-direction of the KL, and on other data, than the ELBO has. No single function is climbed, and none is promised to rise.
+direction of the KL, and on other data, than the ELBO has. The two together are the gradient of no function, and
+log p(x) may fall on the way: chapter 6 has an example that begins at its maximum and leaves it.
 Neither half differentiates through a draw, so z may be discrete. Chapter 6.
 """
 
