@@ -128,7 +128,7 @@ GUARDS = [
             "compiled.py",
         ),
     ),
-    ("learning/monte_carlo_em.py", _of_learning("monte_carlo_em.py")),
+    ("learning/monte_carlo_em.py", _of_learning("monte_carlo_em_runs.py", "monte_carlo_em.py")),
     ("learning/wake_sleep.py", _of_learning("wake_sleep.py")),
     ("learning/", ["tests/learning/test_em.py"]),
     (
@@ -143,7 +143,14 @@ GUARDS = [
     ("evaluation/posterior_samples.py", ["tests/evaluation/test_posterior_samples.py"]),
     ("evaluation/proposals.py", ["tests/evaluation/test_proposals.py"]),
     ("evaluation/", ["tests/evaluation"]),
-    ("experiments/curves.py", ["tests/experiments/test_curves.py"]),
+    (
+        "experiments/curves.py",
+        [
+            "tests/experiments/test_curves.py",
+            "tests/experiments/test_every_experiment.py::test_a_curve_that_stops_being_a_number_ends_there",
+            "tests/experiments/test_iwae_table1.py::test_a_cell_by_hand",
+        ],
+    ),
     ("experiments/images.py", ["tests/experiments/test_images_and_pixels.py"]),
     ("experiments/iwae_table1.py", ["tests/experiments/test_iwae_table1.py"]),
     ("experiments/pixels.py", ["tests/experiments/test_images_and_pixels.py"]),
