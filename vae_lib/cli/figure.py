@@ -14,7 +14,8 @@ from vae_lib.cli.experiment import ready_device
 from vae_lib.cli.options import Reproduce
 from vae_lib.cli.outcome import Outcome, labelled
 from vae_lib.cli.parsing import PROGRAM, BadInput
-from vae_lib.experiments import EXPERIMENTS, Experiment, Record, Scale, Unit
+from vae_lib.experiments import EXPERIMENTS, Experiment, Scale, Unit
+from vae_lib.experiments.experiment import Record
 from vae_lib.experiments.runner import file_name, plan_lines, run_experiment
 
 
