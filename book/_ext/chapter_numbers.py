@@ -23,7 +23,7 @@ def number_of(docname: str) -> int | None:
 
 
 def renumber(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Put the number of its file first in every section number of a chapter; return the pages that changed."""
+    """Put the number of its file first in every number of a chapter; return the pages that changed."""
     changed = []
     for docname, numbers in env.toc_secnumbers.items():
         chapter = number_of(docname)
@@ -33,6 +33,10 @@ def renumber(app: Sphinx, env: BuildEnvironment) -> list[str]:
             numbers[anchor] = _with(chapter, number)
         for attributes in _numbered(env, docname):
             attributes["secnumber"] = _with(chapter, attributes["secnumber"])
+        # Figures, equations and exercises are numbered within their chapter.
+        for kind in env.toc_fignumbers.get(docname, {}).values():
+            for anchor, number in kind.items():
+                kind[anchor] = _with(chapter, number)
         changed.append(docname)
     return changed
 

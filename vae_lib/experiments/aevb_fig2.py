@@ -30,6 +30,7 @@ from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.experiments.curves import RATES, Training, curves_of_best_rates, look_at_bound, round_numbers
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.images import fixed, load
+from vae_lib.experiments.records import mean_and_spread
 from vae_lib.learning import TrainingConfig, WakeSleep
 from vae_lib.learning.average_bound import Bound, SurrogateObjective
 from vae_lib.models import configuration
@@ -128,15 +129,6 @@ def lines(record: Record) -> list[str]:
 
 
 _BOUNDS = ("train_elbo", "test_elbo")
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """The mean of the seeds, and their standard deviation in brackets."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return f"{mean:.2f} ({spread:.2f})"
 
 
 def _curves(record: Record) -> dict[tuple[str, int, str], list[dict[str, Any]]]:

@@ -27,10 +27,11 @@ from torch import Tensor
 
 from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import held_out_elbo, log_p_x_from_posterior
-from vae_lib.experiments.aevb_fig2 import METHODS, PILOT_STEPS, mean_and_spread
+from vae_lib.experiments.aevb_fig2 import METHODS, PILOT_STEPS
 from vae_lib.experiments.curves import RATES, Training, curves_of_best_rates, round_numbers
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.images import fixed, load
+from vae_lib.experiments.records import mean_and_spread
 from vae_lib.learning import Images, TrainingConfig
 from vae_lib.learning.average_bound import Bound, SurrogateObjective
 from vae_lib.learning.monte_carlo_em import ChainConfig

@@ -19,7 +19,6 @@ Chapter 8.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ from vae_lib.evaluation.diagnostics import active_units
 from vae_lib.experiments.curves import Training, learning_curve, look_at_bound, round_numbers
 from vae_lib.experiments.experiment import Advance, Experiment, Record, Scale, Unit
 from vae_lib.experiments.images import fixed, load
+from vae_lib.experiments.records import mean_and_spread
 from vae_lib.learning import TrainingConfig
 from vae_lib.learning.average_bound import Bound
 from vae_lib.models import configuration
@@ -169,9 +169,9 @@ def lines(record: Record) -> list[str]:
     table = [f"{'':<6}{'k':>3}   {'NLL: paper':<11}{'ours':<16}{'active: paper':<14}{'ours':<12}test ELBO"]
     for (method, draws), results in _cells(record).items():
         paper = PUBLISHED[method, draws]
-        nll = _mean_and_spread([result["nll"] for result in results])
-        active = _mean_and_spread([result["active_units"] for result in results], digits=1)
-        elbo = _mean_and_spread([result["rows"][-1]["test_elbo"] for result in results])
+        nll = mean_and_spread([result["nll"] for result in results])
+        active = mean_and_spread([result["active_units"] for result in results], digits=1)
+        elbo = mean_and_spread([result["rows"][-1]["test_elbo"] for result in results])
         table.append(
             f"{method:<6}{draws:>3}   {paper.nll:<11.2f}{nll:<16}{paper.active_units:<14}{active:<12}{elbo}".rstrip()
         )
@@ -191,20 +191,6 @@ def _fine_print(record: Record) -> list[str]:
         f"error up to {max(errors):.2f} for the choice of the images, which all cells share, and {max(draws):.3f} for "
         "the draws",
     ]
-
-
-def _mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    mean, spread = _mean_and_deviation(values)
-    return f"{mean:.{digits}f} ({spread:.{digits}f})"
-
-
-def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, 0.0
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def _cells(record: Record) -> dict[tuple[str, int], list[dict[str, Any]]]:

@@ -1,9 +1,11 @@
-"""Records: what a stored run says of itself, beside its results."""
+"""Records: what a stored run says of itself, beside its results; and how the results of several seeds are told."""
 
 from __future__ import annotations
 
 import platform
+import statistics
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,3 +35,9 @@ def commit() -> str:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
+    """The mean of the seeds and, if there are several, their standard deviation in brackets."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({statistics.stdev(values):.{digits}f})"
