@@ -30,7 +30,7 @@ LATENTS = (3, 10, 50, 200)
 SEEDS = (0, 1, 2)
 KINDS = ("VAE", "autoencoder")
 NUM_TRAIN, NUM_TEST, HIDDEN, BATCH, RATE, DRAWS = 1000, 2000, 200, 100, 1e-3, 5
-MARKS = (100, 200, 500, 1000, 1500, 2000, 2500, 3000)
+MARKS = (100, 200, 500, 1000, 2000, 3000, 5000, 7000, 10_000)
 
 
 def code(vae: VAE, x: Tensor, kind: str, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
