@@ -33,6 +33,14 @@ class SurrogateObjective(Protocol):
         """Values whose average is raised, for data ``x (B, D)``: ``(S, B)``, in nats."""
 
 
+@runtime_checkable
+class ScheduledBound(Protocol):
+    """A bound that changes while a model learns, as one whose KL is let in by and by."""
+
+    def at_step(self, step: int) -> Bound:
+        """Return the bound that is climbed after ``step`` steps, by that number alone: so a training can be resumed."""
+
+
 class AverageBound(nn.Module):
     """The average of a bound.
 
@@ -42,22 +50,28 @@ class AverageBound(nn.Module):
         p(x, z) and q(z | x). Their weights become this module's; without an encoder the model is its own. One that is
         no module may hold modules as attributes, as a :class:`~vae_lib.models.DecoderModel` does.
     bound
-        What is averaged: a function of draws from q, or an :class:`SurrogateObjective`.
+        What is averaged: a function of draws from q, a :class:`ScheduledBound`, or a :class:`SurrogateObjective`.
     num_samples
         S.
     world
         The processes that share a minibatch.
+
+    Attributes
+    ----------
+    step
+        Steps taken so far, which a :class:`ScheduledBound` asks for. The trainer keeps it.
     """
 
     def __init__(
         self,
         model: LatentVariableModel,
         encoder: ApproximatePosterior | None,
-        bound: Bound | SurrogateObjective,
+        bound: Bound | ScheduledBound | SurrogateObjective,
         num_samples: int,
         world: World,
     ) -> None:
         super().__init__()
+        self.step = 0
         if isinstance(bound, SurrogateObjective) and world.size > 1:
             raise ValueError(f"bound: expected one process for {name_of(bound)}, found {world.size}")
         self.model: LatentVariableModel = model
@@ -68,8 +82,8 @@ class AverageBound(nn.Module):
 
     @property
     def is_function_of_draws(self) -> bool:
-        """Whether the bound is a function of model, q, data and draws, and no :class:`SurrogateObjective`."""
-        return not isinstance(self._bound, SurrogateObjective)
+        """Whether the bound is one function of model, q, data and draws, at every step."""
+        return not isinstance(self._bound, SurrogateObjective | ScheduledBound)
 
     def posterior(self, x: Tensor) -> Density:
         """Density q(z | x), of the encoder, or of the model if it is its own."""
@@ -88,8 +102,9 @@ class AverageBound(nn.Module):
         z = self.world.draw(q, self.num_samples, generator=generator)
         if self._is_opaque:
             self._refuse_hidden(z)
+        bound = self._bound.at_step(self.step) if isinstance(self._bound, ScheduledBound) else self._bound
         try:
-            return self._bound(self.model, q, x, z).mean()
+            return bound(self.model, q, x, z).mean()
         except NotImplementedError as error:
             raise NotImplementedError(f"{error}; with train, pass bound=log_weights") from error
 

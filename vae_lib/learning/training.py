@@ -23,7 +23,7 @@ from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.divergences import kl
 from vae_lib.evaluation.held_out import held_out_elbo
 from vae_lib.evaluation.passes import evaluating
-from vae_lib.learning.average_bound import AverageBound, Bound, SurrogateObjective, name_of
+from vae_lib.learning.average_bound import AverageBound, Bound, ScheduledBound, SurrogateObjective, name_of
 from vae_lib.learning.batches import Images, epoch_order
 from vae_lib.learning.checkpoints import CHECKPOINT
 from vae_lib.learning.compiled import CompiledBound
@@ -46,7 +46,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     encoder: ApproximatePosterior | None = None,
-    bound: Bound | SurrogateObjective = elbo_with_analytic_kl,
+    bound: Bound | ScheduledBound | SurrogateObjective = elbo_with_analytic_kl,
     device: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -74,7 +74,8 @@ def train(
     bound
         Takes model, q ``(B)``, x ``(B, D)`` and draws z ``(S, B, L)``, and returns values whose average is raised. The
         default, :func:`~vae_lib.bounds.elbo_with_analytic_kl`, needs a KL in closed form;
-        :func:`~vae_lib.bounds.log_weights` takes any prior and q; or write your own. What needs more than draws from q
+        :func:`~vae_lib.bounds.log_weights` takes any prior and q; or write your own. One that changes from step to step
+        is a :class:`~vae_lib.learning.average_bound.ScheduledBound`. What needs more than draws from q
         is a :class:`~vae_lib.learning.average_bound.SurrogateObjective`: :class:`~vae_lib.learning.WakeSleep` is one.
         Held-out numbers, and the choice of the best weights, are by the ELBO whatever the bound.
     device
@@ -153,7 +154,7 @@ class Trainer:
         config: TrainingConfig,
         *,
         encoder: ApproximatePosterior | None = None,
-        bound: Bound | SurrogateObjective = elbo_with_analytic_kl,
+        bound: Bound | ScheduledBound | SurrogateObjective = elbo_with_analytic_kl,
         device: torch.device,
         folder: Path | None = None,
         notes: Mapping[str, Any] | None = None,
@@ -191,6 +192,7 @@ class Trainer:
         """Climb once; return the bound before it, in nats an image."""
         state, (rows, part) = self.state, self._minibatch()
         x = self.images.read(rows, dtype=self.dtype, generator=state.generator, part=part)
+        self.module.step = state.step
         bound = self.average_bound(x, state.generator)
         if self.check_every == 1 and not math.isfinite(bound.item()):
             raise self._not_finite(x)
