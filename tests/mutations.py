@@ -83,7 +83,9 @@ GUARDS = [
     ("learning/amortisation.py", ["tests/learning/test_amortisation.py"]),
     (
         "learning/average_bound.py",
-        _of_learning("run.py", "training.py", "compiled.py::test_the_noise_is_drawn_outside", "wake_sleep.py"),
+        _of_learning(
+            "scheduled.py", "run.py", "training.py", "compiled.py::test_the_noise_is_drawn_outside", "wake_sleep.py"
+        ),
     ),
     ("learning/batches.py", _of_learning("batches.py")),
     (
@@ -117,6 +119,7 @@ GUARDS = [
     (
         "learning/training.py",
         _of_learning(
+            "scheduled.py",
             "training.py",
             "run.py",
             "checkpoints.py::test_the_best_weights_of_a_training_or_the_last",
