@@ -60,7 +60,7 @@ class GaussianDiffusion(nn.Module):
 
     It is a model and a q at once. Its latents are :math:`z_1, \dots, z_T` side by side, L = T D numbers, ``model(x)``
     is the frozen q, and every bound and evaluator of this library takes it as it is. Each evaluates the network T times
-    for a draw. So do :meth:`~vae_lib.models.GaussianDiffusion.terms`, which know the KL of a step; :meth:`~vae_lib.models.GaussianDiffusion.one_step_elbo` needs two evaluations.
+    for a draw. So does :meth:`terms`, which knows the KL of a step; :meth:`one_step_elbo` needs two evaluations.
 
     Parameters
     ----------
@@ -190,8 +190,8 @@ class GaussianDiffusion(nn.Module):
     def simple_loss(self, x: Tensor, *, num_samples: int, generator: Generator, stratified: bool = False) -> Tensor:
         r"""The simple loss of Ho, Jain and Abbeel (2020), equation 14: :math:`|\epsilon - \hat\epsilon(z_t)|^2`.
 
-        ``(S, B)``, for a step from 1 to T drawn evenly. Times :meth:`~vae_lib.models.NoiseSchedule.simple_weight` it would be the KL of
-        the step. Parameters as for :meth:`~vae_lib.models.GaussianDiffusion.one_step_elbo`.
+        ``(S, B)``, for a step from 1 to T drawn evenly. It would be the KL of the step with the weight
+        :meth:`~vae_lib.models.NoiseSchedule.simple_weight`. Parameters as for :meth:`one_step_elbo`.
         """
         rows = _repeat(x, num_samples)
         t = self._draw_steps(len(rows), 1, stratified, generator)
