@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,10 @@ def test_the_table() -> None:
     assert "10 passes of the 3,280 in the paper, 500,000 images" in table[8]
     assert "error up to 0.52 for the choice of the images" in table[9]
     assert "0.004 for the draws" in table[9]
-    assert lines(record(1))[1].split() == ["VAE", "1", "86.76", "100.00", "19", "20.0", "-110.00"]
+    assert table[7] == "nats an image; means of the seeds, in brackets their spread"
+    alone = lines(record(1))
+    assert alone[1].split() == ["VAE", "1", "86.76", "100.00", "19", "20.0", "-110.00"]
+    assert alone[7] == "nats an image; one seed in each cell"
 
 
 def test_the_table_of_some_cells() -> None:
@@ -168,3 +173,39 @@ def test_the_figure() -> None:
     alone = draw_dots(record(1), "active_units")
     assert places(alone, "o") == [20, 21, 22, 23, 24]
     plt.close("all")
+
+
+def test_what_chapter_8_says_of_the_stored_record() -> None:
+    path = Path(__file__).parents[2] / "book/runs/iwae-table1-laptop.json"
+    cells: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in PUBLISHED}
+    for result in json.loads(path.read_text(encoding="utf-8"))["results"]:
+        result["elbo"] = result["rows"][-1]["test_elbo"]
+        cells[result["settings"]["method"], result["settings"]["draws"]].append(result)
+    assert len({len(results) for results in cells.values()}) == 1  # the chapter takes differences seed by seed
+
+    def means(name: str) -> dict[tuple[str, int], float]:
+        return {cell: statistics.fmean(result[name] for result in results) for cell, results in cells.items()}
+
+    def best_first(values: dict[tuple[str, int], float]) -> list[tuple[str, int]]:
+        return sorted(values, key=lambda cell: values[cell])
+
+    nll, elbo, size = means("nll"), means("elbo"), means("effective_sample_size")
+    paper = {cell: published.nll for cell, published in PUBLISHED.items()}
+    # The order is the paper's but for one pair.
+    best, averaged, few, first = ("IWAE", 50), ("VAE", 50), ("IWAE", 5), ("VAE", 1)
+    assert best_first(paper) == [best, few, averaged, ("VAE", 5), first]
+    assert best_first(nll) == [best, averaged, few, ("VAE", 5), first]
+    # Most of the gain comes from averaging alone; the training is unfinished.
+    assert nll[first] - nll[averaged] > 0.5 * (nll[first] - nll[best])
+    missing = [nll[cell] - paper[cell] for cell in PUBLISHED]
+    assert 25.0 < min(missing) < max(missing) < 32.0
+    assert min(missing) > 10.0 * (paper[first] - paper[best])
+    assert min(means("active_units").values()) > 40
+    # The best likelihood has the worst ELBO, some 17 nats below it.
+    assert best_first(elbo)[0] == best
+    assert -nll[best] - elbo[best] == pytest.approx(17.0, abs=1.0)
+    # The lean: effective sizes are least for the best cell; a wider proposal adds hardly more than its error.
+    assert best_first(size)[0] == best
+    assert size[few] < size[averaged]
+    gains, errors = means("gain_of_the_wider"), means("gain_error")
+    assert all(gains[cell] < min(0.15, 2.5 * errors[cell]) for cell in PUBLISHED)

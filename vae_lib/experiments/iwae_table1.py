@@ -165,7 +165,7 @@ def spread_out(count: int, some: int) -> Tensor:
 
 
 def lines(record: Record) -> list[str]:
-    """The table: the paper's cell beside ours, means of the seeds and in brackets their spread."""
+    """The table: the paper's cell beside ours; of several seeds the means, and in brackets their spread."""
     table = [f"{'':<6}{'k':>3}   {'NLL: paper':<11}{'ours':<16}{'active: paper':<14}{'ours':<12}test ELBO"]
     for (method, draws), results in _cells(record).items():
         paper = PUBLISHED[method, draws]
@@ -181,10 +181,11 @@ def lines(record: Record) -> list[str]:
 def _fine_print(record: Record) -> list[str]:
     result = next(iter(_cells(record).values()))[0]
     settings = result["settings"]
+    several = any(len(results) > 1 for results in _cells(record).values())
     errors = [result["nll_error"] for results in _cells(record).values() for result in results]
     draws = [result["nll_error_of_draws"] for results in _cells(record).values() for result in results]
     return [
-        "nats an image; means of the seeds, in brackets their spread",
+        "nats an image; " + ("means of the seeds, in brackets their spread" if several else "one seed in each cell"),
         f"the schedule's stages over {result['passes']:,.3g} passes of the {PUBLISHED_PASSES:,} in the paper, "
         f"{settings['samples']:,} images",
         f"NLL of {settings['images looked at']:,} test images with {settings['draws looked with']:,} draws; standard "
