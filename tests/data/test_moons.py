@@ -62,7 +62,7 @@ def test_draws_follow_it() -> None:
         lambda v: (v[:, 1] > 0.525).double(),
     ]
     for function in functions:
-        assert_mean(function(x), weights @ function(grid), ceiling=0.02)
+        assert_mean(function(x), weights @ function(grid), ceiling=0.03)
     entropy = -(weights * log_p.clamp(min=-700.0)).sum()
     assert_mean(-torch.cat([two_moons_log_density(part) for part in x[:5000].split(1000)]), entropy, ceiling=0.02)
 
