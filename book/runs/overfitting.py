@@ -1,10 +1,10 @@
 """Train VAEs and plain autoencoders on a thousand images of MNIST, with few latents and many (chapter 6).
 
-Run ``python book/runs/overfitting.py --jobs 2`` from the root; it writes ``overfitting.json`` beside itself. Half an hour
-on one core. Both kinds have the same networks, 784-200-L-200-784 with tanh, the same images, bits drawn anew at each reading,
-Adam at 0.001 and as many steps. The VAE climbs the ELBO, its z drawn. The autoencoder decodes the encoder's mean and
-climbs the log-likelihood of the image that was encoded: no noise, no KL, no prior. Both are looked at on the training
-images and on test images whose bits were drawn once.
+Run ``python book/runs/overfitting.py --jobs 2`` from the root; it writes ``overfitting.json`` beside itself. Half an
+hour on one core. Both kinds have the same networks, 784-200-L-200-784 with tanh, the same images, bits drawn anew at
+each reading, Adam at 0.001 and as many steps. The VAE climbs the ELBO, its z drawn. The autoencoder decodes the
+encoder's mean and climbs the log-likelihood of the image that was encoded: no noise, no KL, no prior. Both are looked
+at on the training images and on test images whose bits were drawn once.
 """
 
 from __future__ import annotations
