@@ -39,7 +39,8 @@ def test_settings_may_be_integers_or_numpy_numbers() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    names = "elbo_bars, em_ascent, figure_two, gradient_cloud, importance_bound, reparameterization"
+    names = "elbo_bars, em_ascent, figure_two, forward_reverse, gradient_cloud, importance_bound, latent_explorer, "
+    names += "reparameterization"
     with pytest.raises(ValueError, match=rf"^name: expected one of {names}, found 'elbo'$"):
         explorable_html("elbo")
 

@@ -1,4 +1,4 @@
-"""What the figures of chapters 2, 3 and 8 promise alike: small, alone, deterministic, readable, at home everywhere."""
+"""What the figures of these chapters promise alike: small, alone, deterministic, readable, at home everywhere."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Show = Callable[[Page, str], None]
 SVG = "http://www.w3.org/2000/svg"
 OTHER = {
     "em_ascent": {"m2": 2.0, "s2": 0.5, "u": -1.0, "w": 0.3},
+    "forward_reverse": {"z": -0.5, "levels": 24, "t": 11},
     "gradient_cloud": {"d": -1.5, "samples": 1024},
     "importance_bound": {"x": -0.5, "s": 0.5, "shift": -2.0, "width": 0.75, "draws": 100},
 }
-SLIDER = {"em_ascent": "w", "gradient_cloud": "d", "importance_bound": "width"}
+SLIDER = {"em_ascent": "w", "forward_reverse": "z", "gradient_cloud": "d", "importance_bound": "width"}
 pytestmark = pytest.mark.parametrize("name", list(OTHER))
 
 

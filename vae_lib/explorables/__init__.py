@@ -9,7 +9,16 @@ for byte.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vae_lib.explorables import elbo_bars, em_ascent, figure_two, gradient_cloud, importance_bound, reparameterization
+from vae_lib.explorables import (
+    elbo_bars,
+    em_ascent,
+    figure_two,
+    forward_reverse,
+    gradient_cloud,
+    importance_bound,
+    latent_explorer,
+    reparameterization,
+)
 
 __all__ = ["explorable_html"]
 
@@ -17,8 +26,10 @@ _FIGURES: dict[str, Callable[..., str]] = {
     "elbo_bars": elbo_bars.html,
     "em_ascent": em_ascent.html,
     "figure_two": figure_two.html,
+    "forward_reverse": forward_reverse.html,
     "gradient_cloud": gradient_cloud.html,
     "importance_bound": importance_bound.html,
+    "latent_explorer": latent_explorer.html,
     "reparameterization": reparameterization.html,
 }
 
@@ -34,7 +45,9 @@ def explorable_html(name: str, **config: float | str | Mapping[str, Any]) -> str
         ``"gradient_cloud"`` (chapter 3; settings: :class:`vae_lib.explorables.gradient_cloud.Config`),
         ``"reparameterization"`` (chapter 4; settings: :class:`vae_lib.explorables.reparameterization.Config`),
         ``"figure_two"`` (chapter 6; settings: :class:`vae_lib.explorables.figure_two.Config`),
-        ``"importance_bound"`` (chapter 8; settings: :class:`vae_lib.explorables.importance_bound.Config`).
+        ``"latent_explorer"`` (chapter 7; settings: :class:`vae_lib.explorables.latent_explorer.Config`),
+        ``"importance_bound"`` (chapter 8; settings: :class:`vae_lib.explorables.importance_bound.Config`),
+        ``"forward_reverse"`` (chapter 9; settings: :class:`vae_lib.explorables.forward_reverse.Config`).
     **config
         The figure's settings by keyword; what is left out takes its default.
 
