@@ -100,6 +100,9 @@ def test_the_still_picture_shows_the_redrawn_images(step: int, beta: float) -> N
     still = still_picture(explorable_html(NAME, asset=REDRAWN, beta=beta))
     assert still == still_picture(explorable_html(NAME, asset=as_data, beta=beta))
     assert still != still_picture(explorable_html(NAME, asset=WALK, beta=beta))
+    codes = torch.tensor(REDRAWN["decoders"][step]["means"], dtype=torch.float64)
+    near = codes.square().sum(1).argsort(stable=True)[:5]  # of the origin, where the figure begins
+    assert re.findall(r'y="372" text-anchor="middle">(\d)<', still) == [str(REDRAWN["labels"][n]) for n in near]
 
 
 def spoken(page: Page, asset: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from vae_lib.explorables.latent_asset import STEP, asset, check, decode, decoder_of, grey_levels, pictures_of, walk
 from vae_lib.plots.latent_plane import CLASSES_DARK, CLASSES_LIGHT
 
-__all__ = ["Config", "asset", "decode", "grey_levels", "html", "walk"]
+__all__ = ["Config", "asset", "decode", "grey_levels", "walk"]
 
 MOST_BYTES = 1_000_000
 NEAREST = 5
