@@ -264,7 +264,7 @@ def main() -> None:
             "moons": {"log_p_data_of_the_test_points": mean(log_p_data), "runs": moon_rows},
             "digits": {
                 "tried": [
-                    {name: row[name] for name in ("log_snr_of_the_first_step", "validation_elbo", "elbo")}
+                    {name: row[name] for name in ("log_snr_of_the_first_step", "validation_elbo")}
                     for row in tried
                 ],
                 "runs": digit_rows,
