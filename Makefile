@@ -12,9 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PY := .venv/bin/python
 READY := .venv/.ready
 PARTS := lint types unit notebooks-check browser
-TYPED := vae_lib book/_tools book/_ext
+TYPED := vae_lib book/_tools book/_ext book/assignments/grading
 # Notebooks are laid out at the width that a page shows. Named one by one, they are not excluded by pyproject.toml.
-NOTEBOOKS := --config 'line-length = 79' book/*.ipynb
+NOTEBOOKS := --config 'line-length = 79' book/*.ipynb $(wildcard book/assignments/*.ipynb)
 
 .PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations bench clean distclean
 
@@ -34,7 +34,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "installing into .venv (minutes the first time)"
 	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(PY) -m pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
-	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[book,assignments,test]'
 	@touch $@
 
 # From an empty folder: Sphinx repeats no warning for a page that it kept from a failed build.
