@@ -90,6 +90,32 @@ def kl(p: Density, q: Density) -> Tensor:
     return result
 
 
+def kl_terms(p: DiagonalNormal, q: DiagonalNormal) -> Tensor:
+    r""":math:`D_{\mathrm{KL}}(p \,\|\, q)` of two batches of normals, latent by latent.
+
+    Both densities factorise, so the terms of a pair sum to :func:`kl`.
+
+    Parameters
+    ----------
+    p, q
+        Batches of the same B and L.
+
+    Returns
+    -------
+    Tensor
+        ``(B, L)``, in nats.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ.
+    """
+    _same_sizes(p, q)
+    log_ratio = p.logvar - q.logvar
+    scaled = (p.mu - q.mu) * torch.exp(-0.5 * q.logvar)
+    return 0.5 * (torch.expm1(log_ratio) - log_ratio + scaled**2)
+
+
 def monte_carlo_kl(p: Density, q: Density, *, num_samples: int, generator: Generator) -> Estimate:
     r""":math:`D_{\mathrm{KL}}(p \,\|\, q)` by sampling p.
 
@@ -129,9 +155,7 @@ def _same_sizes(p: Density, q: Density) -> None:
 
 @closed_form(DiagonalNormal, DiagonalNormal)
 def _kl_diagonal_diagonal(p: DiagonalNormal, q: DiagonalNormal) -> Tensor:
-    log_ratio = p.logvar - q.logvar
-    scaled = (p.mu - q.mu) * torch.exp(-0.5 * q.logvar)
-    return 0.5 * (torch.expm1(log_ratio) - log_ratio + scaled**2).sum(-1)
+    return kl_terms(p, q).sum(-1)
 
 
 def _full(p: DiagonalNormal) -> FullNormal:

@@ -16,7 +16,7 @@ from torch import distributions as td
 
 from tests.oracles import ATOL, DENSITIES, B, K, L, assert_close, assert_same_value_and_gradient, randn
 from vae_lib.densities import Bernoulli, Binomial, Categorical, DiagonalNormal, FullNormal, Gamma, StudentT
-from vae_lib.divergences import _CLOSED_FORMS, closed_form, has_closed_form, kl
+from vae_lib.divergences import _CLOSED_FORMS, closed_form, has_closed_form, kl, kl_terms
 from vae_lib.rng import make_generator
 
 
@@ -298,12 +298,23 @@ def test_a_density_of_your_own_enters_its_closed_form() -> None:
             _CLOSED_FORMS.pop(pair, None)
 
 
+def test_the_terms_of_two_normals_stay_apart() -> None:
+    def ours(mu_p: Tensor, logvar_p: Tensor, mu_q: Tensor, logvar_q: Tensor) -> Tensor:
+        return kl_terms(DiagonalNormal(mu_p, logvar_p), DiagonalNormal(mu_q, logvar_q))
+
+    def oracle(mu_p: Tensor, logvar_p: Tensor, mu_q: Tensor, logvar_q: Tensor) -> Tensor:
+        return td.kl_divergence(td.Normal(mu_p, (0.5 * logvar_p).exp()), td.Normal(mu_q, (0.5 * logvar_q).exp()))
+
+    assert_same_value_and_gradient(ours, oracle, tuple(randn(B, L, seed=seed) for seed in range(4)))
+
+
+@pytest.mark.parametrize("function", [kl, kl_terms])
 @pytest.mark.parametrize(("batch", "dim"), [(1, L), (B, 1), (B + 1, L)])
-def test_other_sizes_are_refused(batch: int, dim: int) -> None:
+def test_other_sizes_are_refused(batch: int, dim: int, function: Callable[..., Tensor]) -> None:
     p, q = DiagonalNormal(torch.zeros(B, L), torch.zeros(B, L)), torch.zeros(batch, dim)
     message = f"q: expected (B, L) = ({B}, {L}) as p has, found ({batch}, {dim})"
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
-        kl(p, DiagonalNormal(q, q))
+        function(p, DiagonalNormal(q, q))
 
 
 def test_other_supports_are_refused() -> None:

@@ -601,30 +601,6 @@ def test_it_fits_its_column(page: Page, show: Show, width: int, data: str) -> No
         assert page.locator("figure *:not(.aloud)").evaluate_all(outside) == []
 
 
-@pytest.mark.parametrize(
-    ("mark", "system", "dark"),
-    [
-        ("", "light", False),
-        ("", "dark", True),
-        ('data-theme="light"', "dark", False),
-        ('data-theme="dark"', "light", True),
-        ('data-jp-theme-light="true"', "dark", False),
-        ('data-jp-theme-light="false"', "light", True),
-    ],
-)
-def test_its_colours_follow_the_page_and_else_the_system(
-    page: Page, show: Show, mark: str, system: str, dark: bool
-) -> None:
-    page.emulate_media(color_scheme="dark" if system == "dark" else "light")
-    show(page, HTML)
-    if mark:
-        key, value = mark.replace('"', "").split("=")
-        where = "body" if "jp" in key else "documentElement"
-        page.evaluate(f"document.{where}.setAttribute('{key}', '{value}')")
-    paper = page.locator("figure").evaluate("f => getComputedStyle(f).backgroundColor")
-    assert paper == ("rgb(18, 18, 18)" if dark else "rgb(255, 255, 255)")
-
-
 def test_copies_on_a_page_live_side_by_side_and_leak_nothing(page: Page, show: Show) -> None:
     outside = """() => [Object.getOwnPropertyNames(window).sort(),
         [...document.querySelectorAll(".probe")].map(n => [...getComputedStyle(n)].map(k => getComputedStyle(n)[k]))]"""

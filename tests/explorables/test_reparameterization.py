@@ -558,27 +558,3 @@ def test_it_fits_its_column(page: Page, tmp_path: Path, width: int, mode: str) -
             return all.map(n => [n.getBoundingClientRect(), n.outerHTML]).filter(([b]) => b.width > 0
               && (b.left < box.left || b.right > box.right || b.bottom > box.bottom)).map(([, html]) => html); }"""
         assert page.locator("figure *:not(.aloud)").evaluate_all(room) == []
-
-
-@pytest.mark.parametrize(
-    ("mark", "system", "dark"),
-    [
-        ("", "light", False),
-        ("", "dark", True),
-        ('data-theme="light"', "dark", False),
-        ('data-theme="dark"', "light", True),
-        ('data-jp-theme-light="true"', "dark", False),
-        ('data-jp-theme-light="false"', "light", True),
-    ],
-)
-def test_its_colours_follow_the_page_and_else_the_system(
-    page: Page, tmp_path: Path, mark: str, system: str, dark: bool
-) -> None:
-    page.emulate_media(color_scheme="dark" if system == "dark" else "light")
-    show(page, tmp_path, explorable_html(NAME))
-    if mark:
-        name, value = mark.replace('"', "").split("=")
-        where = "body" if "jp" in name else "documentElement"
-        page.evaluate(f"document.{where}.setAttribute('{name}', '{value}')")
-    paper = page.locator("figure").evaluate("f => getComputedStyle(f).backgroundColor")
-    assert paper == ("rgb(18, 18, 18)" if dark else "rgb(255, 255, 255)")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_lib import checks
 from vae_lib.densities import DiagonalNormal, FullNormal
-from vae_lib.divergences import kl
+from vae_lib.divergences import kl_terms
 from vae_lib.evaluation.passes import evaluating
 from vae_lib.protocols import ApproximatePosterior, LatentVariableModel
 
@@ -121,8 +121,7 @@ def kl_per_dimension(
         assert isinstance(prior, DiagonalNormal)
         checks.shape("encoder(x).mu", q.mu, (batch.shape[0], model.latent_dim))
         checks.shape("prior(B).mu", prior.mu, tuple(q.mu.shape), like=q.mu)
-        # Each latent of each datum is a density of one number.
-        return kl(*(DiagonalNormal(p.mu.reshape(-1, 1), p.logvar.reshape(-1, 1)) for p in (q, prior))).view_as(q.mu)
+        return kl_terms(q, prior)
 
     with evaluating(encoder, model):
         return torch.cat([one_pass(batch) for batch in x.split(batch_size)])

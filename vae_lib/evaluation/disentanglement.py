@@ -35,7 +35,7 @@ class InformationGap(NamedTuple):
 
 
 def mutual_information_gap(mu: Tensor, std: Tensor, factors: Tensor) -> InformationGap:
-    r"""How much more the best latent knows of a factor than the next: Chen, Li, Grosse and Duvenaud (2018), equation 6.
+    r"""How much more the best latent knows of a factor than the next: Chen, Li, Grosse and Duvenaud (2018).
 
     .. math:: \frac1K \sum_k \frac{1}{H(v_k)}
               \left( I(z_{j(k)}; v_k) - \max_{j \ne j(k)} I(z_j; v_k) \right), \qquad
@@ -87,7 +87,7 @@ def majority_vote_score(
     threshold: float = 0.01,
     generator: Generator,
 ) -> MajorityVotes:
-    r"""How well the latent that varies least tells which factor was held fixed: Kim and Mnih (2018), section 4.
+    r"""How well the latent that varies least tells which factor was held fixed: Kim and Mnih (2018).
 
     For one vote a factor k and one of its values are fixed, and rows with this value are drawn. The vote is for the
     latent whose mean varies least over these rows, relative to its variance over all. Then each latent stands for the

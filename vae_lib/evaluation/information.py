@@ -3,8 +3,8 @@ r"""How much each latent says about each known factor: mutual information, by qu
 .. math:: I(z_l; v_k) = \sum_v p(v) \int q(z_l \mid v) \log \frac{q(z_l \mid v)}{q(z_l)}\, dz_l, \qquad
           q(z_l \mid v) = \frac{1}{N_v} \sum_{n :\, v_k(n) = v} q(z_l \mid x_n)
 
-All of these densities are mixtures of normal ones on a line. Chen, Li, Grosse and Duvenaud (2018), section 4, have
-the same quantity; here the outer integral is a quadrature, and no number depends on a draw.
+All of these densities are mixtures of normal ones on a line. Chen, Li, Grosse and Duvenaud (2018) have the same
+quantity; here the outer integral is a quadrature, and no number depends on a draw.
 """
 
 from __future__ import annotations

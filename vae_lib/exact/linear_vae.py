@@ -7,11 +7,11 @@ A decoder that is a matrix, normal pixels of one variance :math:`\sigma^2`, a li
 
 averaged over data. Where its maximum lies depends on the data through their mean and covariance alone, whose
 eigenvalues are :math:`\lambda_1 \ge \lambda_2 \ge \dots`, and on :math:`\sigma^2` and :math:`\beta` through
-:math:`\theta = \beta \sigma^2` alone. A latent whose eigenvalue is at most :math:`\theta` closes: its weight is zero
-and its q is the prior. Every other leaves an error of :math:`\theta` in its direction, and costs
-:math:`\tfrac12 \log(\lambda_j / \theta)` nats. With latents enough that is Shannon's reverse water-filling.
+:math:`\tau = \beta \sigma^2` alone. A latent whose eigenvalue is at most :math:`\tau` closes: its weight is zero
+and its q is the prior. Every other leaves an error of :math:`\tau` in its direction, and costs
+:math:`\tfrac12 \log(\lambda_j / \tau)` nats. With latents enough that is reverse water-filling.
 
-Tipping and Bishop (1999), appendix A, and Lucas, Tucker, Grosse and Norouzi (2019). Two words are kept apart:
+Tipping and Bishop (1999) and Lucas, Tucker, Grosse and Norouzi (2019). Two words are kept apart:
 ``distortion`` is :math:`-\mathbb E \log p(x \mid z)` in nats, and ``squared_error`` is
 :math:`\mathbb E \lVert x - W z - b \rVert^2` in the squared unit of the data, what Shannon calls distortion. Chapter 7.
 """
@@ -40,9 +40,9 @@ class WaterFilling(NamedTuple):
 class LinearVAEOptimum(NamedTuple):
     r"""What the best linear VAE does. Latents are in the order of falling eigenvalues; averages are over the data.
 
-    - ``is_active``, ``(L,)``: whether :math:`\lambda_j > \theta`.
-    - ``weight_norms``, ``(L,)``: lengths of the columns of W, :math:`\sqrt{\lambda_j - \theta}`, or 0.
-    - ``kl``, ``(L,)``: what each latent costs, :math:`\tfrac12 \log(\lambda_j / \theta)`, or 0, in nats.
+    - ``is_active``, ``(L,)``: whether :math:`\lambda_j > \tau`.
+    - ``weight_norms``, ``(L,)``: lengths of the columns of W, :math:`\sqrt{\lambda_j - \tau}`, or 0.
+    - ``kl``, ``(L,)``: what each latent costs, :math:`\tfrac12 \log(\lambda_j / \tau)`, or 0, in nats.
     - ``rate``: their sum, the average KL.
     - ``squared_error``: :math:`\mathbb E \lVert x - W z - b \rVert^2`.
     - ``distortion``: :math:`-\mathbb E \log p(x \mid z)`, in nats.
@@ -96,20 +96,20 @@ class LinearVAE(NamedTuple):
 def water_filling(eigenvalues: Tensor, level: float | Tensor) -> WaterFilling:
     r"""Shannon's rate-distortion curve of a normal source, at given water levels.
 
-    .. math:: R(\theta) = \sum_{\lambda_j > \theta} \tfrac12 \log \frac{\lambda_j}{\theta}, \qquad
-              D(\theta) = \sum_j \min(\lambda_j, \theta)
+    .. math:: R(\tau) = \sum_{\lambda_j > \tau} \tfrac12 \log \frac{\lambda_j}{\tau}, \qquad
+              D(\tau) = \sum_j \min(\lambda_j, \tau)
 
-    No code of a normal source with these eigenvalues has a lower rate at the squared error D. The slope of the curve is
-    :math:`\mathrm dR / \mathrm dD = -1 / 2\theta`. Of all sources with one covariance the normal is the hardest: the
-    curve of another lies on this one or below. Cover and Thomas, *Elements of Information Theory*, second edition,
-    theorem 10.3.3.
+    Cover and Thomas, *Elements of Information Theory*, second edition, theorem 10.3.3. No code of a normal source with
+    these eigenvalues has a lower rate at the squared error D. The slope of the curve is
+    :math:`\mathrm dR / \mathrm dD = -1 / 2\tau`. Of all sources with one covariance the normal is the hardest: the
+    curve of another lies on this one or below.
 
     Parameters
     ----------
     eigenvalues
         Of the covariance of the source, ``(D,)``, in any order.
     level
-        :math:`\theta`, positive, of any shape.
+        :math:`\tau`, positive, of any shape.
 
     Returns
     -------
@@ -177,11 +177,11 @@ def optimal_linear_vae(
 ) -> LinearVAE:
     r"""The linear VAE at the maximum of :math:`\mathcal L_\beta`: its model, and its encoder.
 
-    .. math:: W = U_L \bigl((\Lambda_L - \theta I)_+\bigr)^{1/2}, \qquad
-              q(z_j \mid x) = \mathcal N\Bigl(\frac{w_j^\top (x - b)}{\max(\lambda_j, \theta)},\;
-              \frac{\theta}{\max(\lambda_j, \theta)}\Bigr)
+    .. math:: W = U_L \bigl((\Lambda_L - \tau I)_+\bigr)^{1/2}, \qquad
+              q(z_j \mid x) = \mathcal N\Bigl(\frac{w_j^\top (x - b)}{\max(\lambda_j, \tau)},\;
+              \frac{\tau}{\max(\lambda_j, \tau)}\Bigr)
 
-    The encoder is the posterior of the model with variance :math:`\theta = \beta \sigma^2`; of the model itself, whose
+    The encoder is the posterior of the model with variance :math:`\tau = \beta \sigma^2`; of the model itself, whose
     variance is :math:`\sigma^2`, for :math:`\beta = 1` alone. Any rotation of z leaves the evidence as it is, but a q
     with independent coordinates is the posterior only where, as here, the columns of W are at right angles.
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vae_lib import checks
 from vae_lib.densities import DiagonalNormal, log_normal
-from vae_lib.divergences import kl
+from vae_lib.divergences import kl, kl_terms
 from vae_lib.learning.average_bound import Bound
 from vae_lib.protocols import Density, LatentVariableModel
 
@@ -98,15 +98,8 @@ def free_bits(model: LatentVariableModel, q: Density, x: Tensor, z: Tensor, *, m
     """
     _check_from_zero("minimum", minimum)
     log_likelihood, prior = _log_likelihood(model, q, x, z), model.prior(x.shape[0])
-    singles = []
-    for name, density in (("q", q), ("prior(B)", prior)):
-        if not isinstance(density, DiagonalNormal):
-            raise TypeError(f"{name}: expected a DiagonalNormal, found {type(density).__name__}")
-        checks.shape(f"{name}.mu", density.mu, tuple(z.shape[1:]), like=z)
-        # Each latent of each datum is a density of one number.
-        singles.append(DiagonalNormal(density.mu.reshape(-1, 1), density.logvar.reshape(-1, 1)))
-    cost = kl(*singles).reshape(z.shape[1:]).mean(0)
-    return log_likelihood - cost.clamp(min=minimum).sum()
+    terms = kl_terms(_normal("q", q, z), _normal("prior(B)", prior, z))
+    return log_likelihood - terms.mean(0).clamp(min=minimum).sum()
 
 
 @dataclass(frozen=True)
@@ -229,6 +222,13 @@ def _check(model: LatentVariableModel, q: Density, x: Tensor, z: Tensor) -> None
     if (q.batch_size, q.event_dim) != (x.shape[0], model.latent_dim):
         expected = f"(B, L) = {(x.shape[0], model.latent_dim)}"
         raise ValueError(f"q: expected {expected}, found {(q.batch_size, q.event_dim)}")
+
+
+def _normal(name: str, density: Density, z: Tensor) -> DiagonalNormal:
+    if not isinstance(density, DiagonalNormal):
+        raise TypeError(f"{name}: expected a DiagonalNormal, found {type(density).__name__}")
+    checks.shape(f"{name}.mu", density.mu, tuple(z.shape[1:]), like=z)
+    return density
 
 
 def _log_likelihood(model: LatentVariableModel, q: Density, x: Tensor, z: Tensor) -> Tensor:

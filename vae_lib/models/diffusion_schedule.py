@@ -136,7 +136,7 @@ class NoiseSchedule(nn.Module):
     def step_weight(self, t: int | Tensor) -> Tensor:
         r"""Weight :math:`\frac12 (\mathrm{SNR}(t-1) - \mathrm{SNR}(t))` of the squared error of x in the KL of a step.
 
-        ``(1,)`` or ``(N,)``, for a step from 2 to T. Kingma, Salimans, Poole and Ho (2021), equation 14.
+        ``(1,)`` or ``(N,)``, for a step from 2 to T. Kingma, Salimans, Poole and Ho (2021), equation 13.
         """
         return (0.5 * torch.exp(self.at(self.log_snr, t, first=2)) * torch.expm1(self.log_snr_drop(t))).squeeze(1)
 
