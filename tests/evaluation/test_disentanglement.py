@@ -178,12 +178,13 @@ def test_perfect_codes_win_all_votes() -> None:
     assert result.is_active.tolist() == [True, True, True]
 
 
+@pytest.mark.parametrize("latents", [1, 5])  # a column of 0.1 alone has a variance, by rounding
 @pytest.mark.parametrize("std", [0.0, 0.3])
-def test_constant_codes_are_a_guess(std: float) -> None:
-    mu = torch.full((24, 5), 0.1, dtype=DOUBLE)
+def test_constant_codes_are_a_guess(std: float, latents: int) -> None:
+    mu = torch.full((24, latents), 0.1, dtype=DOUBLE)
     result = vote(mu, noise(mu, std), GRID)
     assert result.score == 1.0 / 3.0
-    assert result.votes.tolist() == [[0, 0, 0]] * 5
+    assert result.votes.tolist() == [[0, 0, 0]] * latents
     assert not result.is_active.any()
 
 

@@ -212,6 +212,14 @@ class TestPredictions:
             step = torch.linalg.solve(total, z_t[b] - alpha2**0.5 * MEAN)
             assert_close(found[b], MEAN + alpha2**0.5 * COVARIANCE @ step)
 
+    def test_best_linear_guess_along_axes_that_are_no_reflection(self) -> None:
+        """In the plane the matrix of axes may be its own transpose; in three dimensions it is not."""
+        half = randn(3, 3, seed=3)
+        covariance, mean, z_t = half @ half.mT, randn(3, seed=4), randn(1, 3, seed=5)
+        found = LinearDenoiser(mean, covariance)(z_t, torch.zeros(1, dtype=DOUBLE))
+        total = 0.5 * covariance + 0.5 * torch.eye(3, dtype=DOUBLE)
+        assert_close(found[0], mean + 0.5**0.5 * covariance @ torch.linalg.solve(total, z_t[0] - 0.5**0.5 * mean))
+
     def test_network(self) -> None:
         network = MLPDenoiser(D, hidden=16, blocks=3, frequencies=4, generator=make_generator(1), dtype=DOUBLE)
         z_t, log_snr = randn(B, D), torch.tensor([2.0, 0.0, -3.0], dtype=DOUBLE)
@@ -396,6 +404,18 @@ class TestOneELBO:
         # One random step in the place of all is the noisiest.
         assert bool((errors[0] < errors[1]).all())
         assert bool((errors[2] < errors[1]).all())
+
+    def test_one_random_step_where_much_is_known_at_the_end(self) -> None:
+        """The chain ends while the last latent still tells of x, so the KL to the prior counts."""
+        schedule = linear_log_snr_schedule(3, log_snr_max=1.0, log_snr_min=0.0, dtype=DOUBLE)
+        model, x = GaussianDiffusion(wiggly, schedule, data_dim=D, predicts="v"), 2.0 + randn(B, D)
+        assert float(model.prior_kl(x).max()) > 2.0
+        count = 20_000
+        whole = model.terms(x, num_samples=count, generator=make_generator(1)).elbo
+        one = model.one_step_elbo(x, num_samples=count, generator=make_generator(2))
+        error = ((whole.var(0) + one.var(0)) / count).sqrt()
+        assert float(error.max()) < 0.1
+        assert bool(((one - whole).mean(0).abs() < 5.0 * error).all())
 
     def test_the_evaluators_take_it(self) -> None:
         model, x = NormalDataDiffusion(MEAN, COVARIANCE, SCHEDULES["linear log-SNR"](30)), randn(B, D)

@@ -52,10 +52,12 @@ def linear(outputs: int, inputs: int, seed: int) -> LinearLink:
     )
 
 
+TOP_MEAN, TOP_COVARIANCE = randn(1, seed=8), randn(1, 1, seed=9) ** 2 + 0.5
+
+
 def exact_chain() -> LinearGaussianChain:
-    half = randn(1, 1, seed=9)
     return LinearGaussianChain(
-        [linear(3, 1, 10), linear(2, 3, 20)], linear(D, 2, 30), mean=randn(1, seed=8), covariance=half @ half.mT + 0.5
+        [linear(3, 1, 10), linear(2, 3, 20)], linear(D, 2, 30), mean=TOP_MEAN, covariance=TOP_COVARIANCE
     )
 
 
@@ -172,6 +174,15 @@ def test_draws_carry_gradients_to_every_link() -> None:
     assert_same_value_and_gradient(ours, oracle, arguments)
 
 
+def test_draws_carry_a_gradient_where_they_say_so() -> None:
+    weight = randn(1, 2, seed=3).requires_grad_()
+    link = LinearLink(weight, weight[:, 0], weight[:, 1])
+    chain = MarkovChain(DiagonalNormal(randn(B, 2, seed=1), randn(B, 2, seed=2)), [link], (2, 1))
+    assert not chain.sample(S, generator=make_generator(1)).requires_grad
+    (gradient,) = torch.autograd.grad(chain.rsample(S, generator=make_generator(1)).sum(), weight)
+    assert bool((gradient != 0.0).all())
+
+
 def test_noise_of_several_tensors() -> None:
     """A Gamma's noise is a pair; it goes through the chain as one."""
     first = Gamma(torch.full((B, 2), 2.0, dtype=DOUBLE), torch.ones(B, 2, dtype=DOUBLE))
@@ -215,8 +226,8 @@ class TestExactChain:
 
     def marginal(self, chain: LinearGaussianChain) -> tuple[Tensor, Tensor]:
         """Mean and covariance of (z_1, z_2, z_3, x) from the definition, by a matrix of all noises."""
-        top: Any = chain.top(1)
-        mean, half = [top.mu[0]], [torch.cat([top.scale_tril[0], torch.zeros(1, 9, dtype=DOUBLE)], 1)]
+        top = torch.linalg.cholesky(TOP_COVARIANCE)
+        mean, half = [TOP_MEAN], [torch.cat([top, torch.zeros(1, 9, dtype=DOUBLE)], 1)]
         at = 1
         for link in chain.downward:
             mean.append(link.weight @ mean[-1] + link.bias)
@@ -311,6 +322,12 @@ def networks() -> tuple[HierarchicalModel, ChainEncoder]:
 
 
 class TestNetworks:
+    def test_a_link_hands_over_the_previous_part_first(self) -> None:
+        previous, given = randn(S, 1, seed=1), randn(S, 1, seed=2)
+        density = NormalLink(torch.nn.Identity())(previous, given)
+        assert_close(density.mu, previous)
+        assert_close(density.logvar, given)
+
     def test_weights_are_found(self) -> None:
         model, encoder = networks()
         # Two layers, each a weight and a bias: decoder and link; first part and link.
