@@ -306,6 +306,18 @@ def test_what_a_step_loses_on_normal_data() -> None:
         assert 0.5 * drop * error == pytest.approx(lost + news[0] - news[1], rel=1e-10)
 
 
+@pytest.mark.equation("eq-normal-gap", "eq-reversal")
+def test_what_the_steps_and_both_ends_lose_is_all() -> None:
+    r = (GAMMA[:-1] - GAMMA[1:]) * VAR / (1 + GAMMA[1:] * VAR)
+    m = VAR / (1 + GAMMA[0] * VAR)
+    a2, s2 = ALPHA[-1] ** 2, SIGMA[-1] ** 2
+    at_the_data = 0.5 * (GAMMA[0] * m - 1 - math.log(GAMMA[0] * m))
+    at_the_noise = 0.5 * (a2 * (VAR + MEAN**2) + s2 - 1 - math.log(a2 * VAR + s2))
+    steps = 0.5 * (r - np.log1p(r)).sum()
+    whole = divergence(forward(MEAN, VAR), reverse(*best()))
+    assert at_the_data + steps + at_the_noise == pytest.approx(whole, rel=1e-10)
+
+
 @pytest.mark.equation("eq-normal-gap")
 def test_what_is_lost_on_several_axes() -> None:
     factor = randn(3, 3)
