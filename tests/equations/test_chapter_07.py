@@ -158,6 +158,49 @@ def test_linear_vae_is_on_shannons_curve() -> None:
         assert slope == pytest.approx(-1.0 / (2.0 * tau), rel=1e-6)
 
 
+@pytest.mark.equation("eq-nearly-closed")
+@pytest.mark.parametrize("tau", [0.3, 0.9, 2.5])
+def test_a_bent_decoder_opens_no_earlier_than_a_straight_one(tau: float) -> None:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    prior = weights / weights.sum()
+    data = np.array([[1.0, 0.4], [-1.0, -0.4], [0.3, -1.6], [-0.3, 1.6]])  # mean zero, not normal
+    variances, axes = np.linalg.eigh(data.T @ data / 4)
+
+    def bends(f: Array) -> float:
+        """Second derivative of the mean log p(x) by the size of the decoder's mean f(z), by differences."""
+
+        def evidence(size: float) -> float:
+            rest = data[:, None] - size * f
+            return float(np.log(np.exp(-0.5 * (rest**2).sum(-1) / tau) @ prior).mean())
+
+        h = 1e-3
+        return (evidence(h) - 2 * evidence(0.0) + evidence(-h)) / h**2
+
+    shapes = [
+        np.stack([nodes, 0.5 * nodes], 1),
+        np.stack([(nodes**2 - 1) / math.sqrt(2), nodes], 1),
+        np.stack([np.tanh(3 * nodes), np.exp(0.5 * nodes) - math.exp(0.125)], 1),
+        nodes[:, None] * axes[:, -1],
+    ]
+    found = [bends(f) / float(prior @ (f**2).sum(1)) for f in shapes]
+    formula = [
+        float(prior @ ((f @ axes) ** 2 @ (variances - tau))) / tau**2 / float(prior @ (f**2).sum(1)) for f in shapes
+    ]
+    assert found == pytest.approx(formula, rel=1e-4)
+    assert max(found) == found[-1]  # of one size, the straight line along the first axis opens most
+    assert (found[-1] > 0) == (variances[-1] > tau)
+
+
+def test_far_outliers_open_a_decoder_of_steps_above_their_variance() -> None:
+    """One case in fifty at plus or minus the root of 50, else zero: variance 1, and the level is 1.5."""
+    place, share = np.array([-math.sqrt(50.0), 0.0, math.sqrt(50.0)]), np.array([0.01, 0.98, 0.01])
+    assert share @ place**2 == pytest.approx(1.0)
+    noise = stats.norm(0.0, math.sqrt(1.5))
+    closed = share @ noise.logpdf(place)
+    steps = share @ np.log(noise.pdf(place[:, None] - place) @ share)
+    assert steps - closed == pytest.approx(0.2, abs=0.05)
+
+
 @pytest.mark.equation("eq-noise-fixed-point")
 @pytest.mark.parametrize("latents", [1, 2, 3, 4])
 def test_noise_that_is_its_own_error_is_the_mean_of_the_rest(latents: int) -> None:
