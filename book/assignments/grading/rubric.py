@@ -77,6 +77,9 @@ class Result:
     of: int
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.points} of {self.of}  {self.text}" + (f"\n        {self.message}" if self.message else "")
+
 
 @dataclass
 class Rubric:
@@ -103,12 +106,16 @@ class Rubric:
         for place, line in enumerate(self.lines):
             if part is not None and line.part != part:
                 continue
+            points, message = 0, ""
             try:
-                line.check(ask, np.random.default_rng([seed, place]))
+                with np.errstate(all="ignore"):  # what a submission returns may overflow
+                    line.check(ask, np.random.default_rng([seed, place]))
+                points = line.points
             except Lost as lost:
-                results.append(Result(line.part, line.text, 0, line.points, str(lost)))
-            else:
-                results.append(Result(line.part, line.text, line.points, line.points, ""))
+                message = str(lost)
+            except Exception as error:  # a check need not foresee every answer: None, a ragged list, 10**400
+                message = f"what came back could not be compared ({type(error).__name__}: {error})"
+            results.append(Result(line.part, line.text, points, line.points, message))
         return results
 
 

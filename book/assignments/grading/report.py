@@ -1,0 +1,115 @@
+"""What a teacher reads when a class is graded: grades.csv, report.html, and each student's feedback page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from statistics import mean, median
+
+from .verdict import Verdict, write
+
+Graded = Sequence[tuple[str, str, Verdict]]
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse; margin: 1rem 0 }} th, td {{ padding: .2rem .8rem .2rem 0; text-align: left;
+vertical-align: top }} td.n {{ text-align: right }} .bar {{ background: #3b6ea5; height: 1rem }}
+code {{ background: #f2f2f2; padding: .1rem .3rem }} tr {{ border-bottom: 1px solid #ddd }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def write_all(out: Path, assignment: str, graded: Graded, again: str) -> None:
+    """Write the table, the page, and the copies of the feedback."""
+    write(out / "grades.csv", table(graded))
+    write(out / "report.html", page(assignment, graded, again))
+    for _, safe, _ in graded:
+        for made in sorted((out / "course" / "feedback" / safe / assignment).glob("*.html")):
+            (out / "feedback").mkdir(exist_ok=True)
+            shutil.copyfile(made, out / "feedback" / f"{safe}.html")
+
+
+def table(graded: Graded) -> str:
+    """Return the grades as CSV: student, points of each part, total, note."""
+    parts = list(dict.fromkeys(line.part for line in graded[0][2].results))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["student", *parts, "total", "note"])
+    for name, _, verdict in graded:
+        points = [sum(line.points for line in verdict.part(part)) for part in parts]
+        rows.writerow([harmless(name), *points, verdict.points, harmless("; ".join(verdict.notes))])
+    return text.getvalue()
+
+
+def harmless(text: str) -> str:
+    """Keep a spreadsheet from taking text for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def page(assignment: str, graded: Graded, again: str) -> str:
+    """Return the report: the spread of the grades, where points were lost and why, and what was odd."""
+    of = sum(line.of for line in graded[0][2].results)
+    totals = [verdict.points for _, _, verdict in graded]
+    spread = Counter(totals)
+    most = max(spread.values())
+    body = [
+        f"<p>{len(graded)} submissions; mean {mean(totals):.1f} of {of}, median {median(totals):g}.</p>",
+        "<h2>Points</h2>",
+        rows(
+            ("points", "submissions", ""),
+            [
+                (str(points), str(spread[points]), f'<div class="bar" style="width:{20 * spread[points] / most:g}rem">')
+                for points in range(of, -1, -1)
+                if spread[points]
+            ],
+        ),
+        "<h2>Where points were lost</h2>",
+        rows(("submissions", "part", "line of the rubric, and what they were told most often"), lost(graded)),
+        "<h2>Notes</h2>",
+        rows(
+            ("student", "points", "note"),
+            [
+                (escape(name), str(verdict.points), escape("; ".join(verdict.notes)))
+                for name, _, verdict in graded
+                if verdict.notes
+            ],
+        ),
+        "<h2>Once more</h2>",
+        f"<p>The same models are drawn again by <code>{escape(again)}</code>.</p>",
+    ]
+    return PAGE.format(title=f"Assignment {assignment[1:]}: report", body="\n".join(body))
+
+
+def lost(graded: Graded) -> list[tuple[str, str, str]]:
+    """Return the lines on which points were lost, most often first, with their three most frequent messages."""
+    messages: dict[tuple[str, str], Counter[str]] = {}
+    for _, _, verdict in graded:
+        for line in verdict.results:
+            if line.points < line.of:
+                messages.setdefault((line.part, line.text), Counter())[line.message] += 1
+    found = sorted(messages.items(), key=lambda item: -item[1].total())
+    return [
+        (
+            str(said.total()),
+            escape(part),
+            escape(text) + "".join(f"<br>{count} × {escape(message)}" for message, count in said.most_common(3)),
+        )
+        for (part, text), said in found
+    ]
+
+
+def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table of HTML."""
+    lines = ["<table><tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{item}</td>" for item in row) + "</tr>" for row in body]
+    return "\n".join([*lines, "</table>"])
