@@ -5,6 +5,8 @@ SHELL := bash
 
 PYTHON ?= python3
 TORCH_ARGS ?=
+SET ?= colab
+READER ?= $(PYTHON)
 # One thread: with several, a busy machine makes the same cell a hundred times slower. A value set by the caller wins.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -16,7 +18,7 @@ TYPED := vae_lib book/_tools book/_ext book/assignments/grading
 # Notebooks are laid out at the width that a page shows. Named one by one, they are not excluded by pyproject.toml.
 NOTEBOOKS := --config 'line-length = 79' book/*.ipynb $(wildcard book/assignments/*.ipynb)
 
-.PHONY: help book test lint types unit notebooks-check browser notebooks format address mutations bench clean distclean
+.PHONY: help book test lint types unit notebooks-check browser pdf notebooks format assignments address mutations bench dist bare clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +84,13 @@ format: $(READY) ## let ruff lay out the code
 	@$(PY) -m ruff format
 	@$(PY) -m ruff format $(NOTEBOOKS)
 
+# Minutes. The pages are built first, and what is printed is what they show.
+pdf: book ## print the book: _build/pdf/not-an-arbitrary-loss.pdf
+	@$(PY) book/_tools/pdf.py
+
+assignments: $(READY) ## make _build/assignments: notebooks for students, tests, graders, pages for instructors
+	@PYTHONPATH=book/assignments $(PY) -m grading.bundle --out _build/assignments
+
 address: $(READY) ## write the address in pyproject.toml into _config.yml and the notebooks
 	@$(PY) book/_tools/address.py
 
@@ -90,6 +99,15 @@ mutations: $(READY) ## break the library on purpose; every break must turn a tes
 
 bench: $(READY) ## benchmarks: ratios measured side by side in one run
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script; done
+
+# Without the old list of files, which an archive would inherit.
+dist: $(READY) ## source archive and wheel, in dist/
+	@rm -rf dist vae_lib.egg-info
+	@$(PY) -m build --outdir dist . >/dev/null
+	@ls dist
+
+bare: $(READY) ## run every notebook in a bare environment: SET=colab, oldest or newest, READER=python3.12
+	@$(PY) book/_tools/bare.py $(SET) --python $(READER) --torch-args='$(TORCH_ARGS)'
 
 clean: ## remove what was built, keep .venv
 	@rm -rf _build build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

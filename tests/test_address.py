@@ -71,6 +71,14 @@ def test_an_address_is_carried_everywhere(copy: Path) -> None:
     assert [cell_sources(copy)[0], cell_sources(copy)[2]] == ["# Title", "1"]
 
 
+def test_an_assignment_keeps_its_set_up_cell(copy: Path) -> None:
+    (copy / "book/assignments").mkdir()
+    shutil.copy(copy / "book/01.ipynb", copy / "book/assignments/a1.ipynb")
+    set_address(copy, ON_GITHUB)
+    address.main([], root=copy)
+    assert notebooks.read(copy / "book/assignments/a1.ipynb").cells[1].source == "old"
+
+
 def test_an_unset_address_leaves_nothing_behind(copy: Path) -> None:
     address.main([], root=copy)
     unset = {path: path.read_bytes() for path in (copy / "_config.yml", copy / "book/01.ipynb")}

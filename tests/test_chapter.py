@@ -139,3 +139,28 @@ def test_stored_run_is_read_from_beside_the_notebook(tmp_path: Path, monkeypatch
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "some.json").write_text('{"seeds": [1]}')
     assert chapter.stored_run("some") == {"seeds": [1]}
+
+
+def test_a_stored_file_is_found_from_any_folder_but_one_of_your_own_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    book = Path(__file__).parents[1] / "book/runs"
+    for name in ("digits.json", "digits.safetensors"):
+        assert chapter.stored_file(name).samefile(book / name)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits.json").write_text("{}")
+    assert chapter.stored_run("digits") == {}
+
+
+def test_an_installed_package_reads_the_runs_that_came_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vae_lib/runs").mkdir(parents=True)
+    (tmp_path / "vae_lib/runs/some.json").write_text('{"seeds": [2]}')
+    monkeypatch.setattr(chapter, "__file__", str(tmp_path / "vae_lib/chapter.py"))
+    monkeypatch.chdir(tmp_path / "vae_lib")
+    (tmp_path / "vae_lib/runs").rename(tmp_path / "vae_lib/kept")
+    with pytest.raises(FileNotFoundError):
+        chapter.stored_run("some")
+    (tmp_path / "vae_lib/kept").rename(tmp_path / "vae_lib/runs")
+    monkeypatch.chdir(tmp_path)
+    assert chapter.stored_run("some") == {"seeds": [2]}

@@ -80,6 +80,21 @@ def test_syntax_is_that_of_python_3_10(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
 
 
+def named_tuples_with_a_second_base(source: str) -> list[str]:
+    """Return the classes that Python 3.10 refuses when the module is imported."""
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return [c.name for c in classes if len(c.bases) > 1 and "NamedTuple" in map(ast.unparse, c.bases)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_named_tuples_are_those_of_python_3_10(path: Path) -> None:
+    assert named_tuples_with_a_second_base(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_generic_named_tuple_would_be_seen() -> None:
+    assert named_tuples_with_a_second_base("class Run(NamedTuple, Generic[M]):\n    models: list[M]") == ["Run"]
+
+
 def test_newer_syntax_would_be_seen() -> None:
     with pytest.raises(SyntaxError):
         ast.parse("try:\n    pass\nexcept* ValueError:\n    pass", feature_version=(3, 10))
@@ -124,7 +139,7 @@ def test_imports_are_declared(path: Path) -> None:
 
 @pytest.mark.parametrize("path", HOUSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_of_tests_and_tools_are_declared(path: Path) -> None:
-    own = {"tests"} | {file.stem for file in HOUSE}
+    own = {"tests"} | {file.parent.name if file.stem == "__init__" else file.stem for file in HOUSE}
     always, late = imported_modules(path)
     declared = {canonicalize_name(requirement.name) for requirement in RUNTIME + EXTRAS}
     assert distributions((always | late) - own) <= declared

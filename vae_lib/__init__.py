@@ -5,4 +5,4 @@ evidence is known exactly beside them. Every model and every approximate posteri
 each bound runs unchanged where the answer is known and is tested there. All log-quantities are in nats.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"

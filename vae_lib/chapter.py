@@ -181,8 +181,35 @@ def explorable(name: str, **config: float | str | Mapping[str, Any]) -> object:
     return figure
 
 
+def stored_file(name: str) -> Path:
+    """Return the path of a long run's record or weights, wherever the notebook runs.
+
+    A folder ``runs`` beside the notebook comes first, so that a run of your own takes the place of the book's. A
+    notebook that stands alone, as in Colab, reads the copy in the installed package or in the checkout it was
+    installed from.
+
+    Parameters
+    ----------
+    name
+        The file's name, ``digits.json`` or ``digits.safetensors``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no such folder has it.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (Path("runs"), Path("book/runs"), package / "runs", package.parent / "book/runs"):
+        if (path := folder / name).is_file():
+            return path
+    raise FileNotFoundError(
+        f"stored run: expected runs/{name} beside the notebook or in the installed package, found none; "
+        "what the book stores is in its repository, in the folder book/runs"
+    )
+
+
 def stored_run(name: str) -> dict[str, Any]:
-    """Return the record of a long run from the folder ``runs`` beside the notebook.
+    """Return the record of a long run; :func:`stored_file` says where it is looked for.
 
     Parameters
     ----------
@@ -192,17 +219,10 @@ def stored_run(name: str) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError
-        If it is not there, as when a notebook was downloaded alone.
+        If there is none.
     """
-    for folder in (Path("runs"), Path("book/runs")):
-        path = folder / f"{name}.json"
-        if path.is_file():
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return record
-    raise FileNotFoundError(
-        f"stored run: expected runs/{name}.json beside the notebook, found none; it is in the book's repository, "
-        "in the folder book/runs"
-    )
+    record: dict[str, Any] = json.loads(stored_file(f"{name}.json").read_text(encoding="utf-8"))
+    return record
 
 
 def _number(value: Number) -> float:

@@ -136,7 +136,8 @@ def differentiate_one(surrogate: Surrogate, params: Params, draws: Any) -> tuple
         if not value.requires_grad:
             return {name: torch.zeros_like(leaf) for name, leaf in params.items()}, kept
         gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-    return dict(zip(leaves, gradients, strict=True)), kept
+    # PyTorch 2.4 lets the zeros of an unused parameter ask for a gradient of their own.
+    return {name: gradient.detach() for name, gradient in zip(leaves, gradients, strict=True)}, kept
 
 
 def _length(draws: Noise) -> int:

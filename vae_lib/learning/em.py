@@ -11,7 +11,8 @@ the ELBO, and :func:`run_em` checks it. Chapter 2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class BoundFellError(ArithmeticError):
     """A half-step lowered the ELBO, which a right E- or M-step cannot do."""
 
 
-class EMRun(NamedTuple, Generic[M]):
+@dataclass(frozen=True)
+class EMRun(Generic[M]):
     """What happened: one entry for each iteration, in nats per datum.
 
     ``models`` has one more entry than the others: the start.
