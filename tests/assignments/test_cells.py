@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grading import Code, Kept, Lost, Rubric, Seed, cells, wire
+from grading import Code, Kept, Lost, Rubric, Seed, cells, expect, wire
 
 from .conftest import DOUBLE, Graded, handed_in
 
@@ -193,3 +193,10 @@ def test_a_check_that_meets_the_unforeseen_takes_the_points_and_goes_on() -> Non
     first, second = rubric.grade(lambda name: None, seed=1)  # type: ignore[arg-type]
     assert (first.points, second.points) == (0, 2)
     assert "could not be compared (TypeError" in first.message
+
+
+def test_two_numbers_that_differ_late_are_shown_with_enough_digits() -> None:
+    with pytest.raises(Lost, match=r"^it: expected 3\.72655, found 3\.72655123$"):
+        expect(3.72655123, 3.72655, what="it", rtol=1e-9)
+    with pytest.raises(Lost, match=r"^it: expected 2, found 1$"):
+        expect(1.0, 2.0, what="it")

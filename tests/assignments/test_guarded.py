@@ -49,6 +49,7 @@ DEADLY = {
 }
 HARMLESS = {
     "exception": ("1 / 0", "there is no function double"),
+    "no Python": ("def double(x:\n    return 2", "cell 2 is not Python"),
     "exit": ("def double(x):\n    exit()", "double raised SystemExit"),
     "much memory": ("def double(x):\n    return torch.ones(10**10)", "the grader gives 1024 MiB"),
     "more and more memory": (
@@ -117,11 +118,22 @@ REFUSED = {
     f"import _posixsubprocess as p; p.fork_exec({ARGUMENTS})": "Operation not permitted",
 }
 REFUSED |= {
+    "import os; open('mine', 'w').close(); os.chmod('mine', 0)": "Operation not permitted",
+    "import os; open('mine', 'w').close(); os.utime('mine')": "Operation not permitted",
+    "import fcntl, os; fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getpid())": "Operation not permitted",
+    "import fcntl, os; fcntl.fcntl(os.pipe()[0], 10, 9)": "Operation not permitted",
+    "import fcntl, os; fcntl.ioctl(os.pipe()[0], 0x8901, b'1234')": "Operation not permitted",
     "import os; os.sched_setaffinity(os.getppid(), {0})": "Operation not permitted",
     "return torch.ones(2**28, dtype=torch.float64)[0]": "can't allocate memory",
     "open('large', 'wb').write(bytes(6 << 20))": "File too large",
 }
-KERNEL = {"torch.from_file": "files", "_posixsubprocess": "calls", "sched_": "calls"}
+KERNEL = {
+    "torch.from_file": "files",
+    "_posixsubprocess": "calls",
+    "sched_": "calls",
+    "'mine'": "calls",
+    "fcntl": "calls",
+}
 ODD = {
     "return torch.ones(2) * 1j": "cannot be read",
     "return 10**5000": "",

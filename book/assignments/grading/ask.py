@@ -126,9 +126,19 @@ class Guarded:
         """Add what the grader knows: the cell that was left out, the memory that there is."""
         if "MemoryError" in message or "can't allocate memory" in message:
             return f"{message} (the grader gives {self.limits.memory >> 20} MiB)"
-        if self.left_out and (message.startswith("there is no function") or "NameError" in message):
-            return f"{message} ({'; '.join(self.left_out.values())})"
+        if message.startswith("there is no function") or "NameError" in message:
+            why = [*self.left_out.values(), *self._broken()]
+            return f"{message} ({'; '.join(why)})" if why else message
         return message
+
+    def _broken(self) -> list[str]:
+        """Say which cells are not Python, so that what they define is missing."""
+        errors = [(cell.number, cell.error) for cell in self.cells.values() if cell.error]
+        return [
+            f"cell {number} is not Python: {one_line(error[1])}"
+            for number, error in errors
+            if error[0] in ("SyntaxError", "IndentationError", "TabError")
+        ]
 
     def _run_cells(self) -> None:
         """Start the process and run the cells; again without the cell that ended it, as often as it has lives."""

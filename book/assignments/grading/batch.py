@@ -47,12 +47,14 @@ def master_of(assignment: str) -> Path:
 
 
 def students(folder: Path, stem: str) -> list[Student]:
-    """Find the submissions: NAME.ipynb, or NAME/ with one notebook or with the one that was handed out."""
-    if not folder.is_dir():
-        raise Refused(f"submissions: expected a folder, found {folder}")
+    """Find the submissions: NAME.ipynb, or NAME/ with one notebook or with the one that was handed out; or one file."""
+    if not folder.exists():
+        raise Refused(f"submissions: expected a folder or a notebook, found {folder}")
     found: dict[str, Student] = {}
-    for place in sorted(folder.iterdir()):
-        if place.name.startswith(".") or not (place.is_dir() or place.suffix == ".ipynb"):
+    for place in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
+        if place.name.startswith(".") or place.name == "__MACOSX":
+            continue
+        if not (place.is_dir() or place.suffix.lower() == ".ipynb"):
             continue
         name = (place.name if place.is_dir() else place.stem).encode(errors="replace").decode()
         safe = re.sub(r"[^\w.@-]", "_", name)
@@ -60,28 +62,41 @@ def students(folder: Path, stem: str) -> list[Student]:
             safe += "_"
         file, problem = place, ""
         if place.is_dir():
-            books = [book for book in sorted(place.rglob("*.ipynb")) if ".ipynb_checkpoints" not in book.parts]
+            every = [book for book in sorted(place.rglob("*")) if book.suffix.lower() == ".ipynb"]
+            books = [book for book in every if not {".ipynb_checkpoints", "__MACOSX"} & set(book.parts)]
             named = [book for book in books if book.stem == stem] or books
             file = named[0] if named else place / f"{stem}.ipynb"
-            problem = "" if len(named) == 1 else f"{len(named)} notebooks were handed in, expected {stem}.ipynb"
+            if len(books) != 1:
+                problem = f"{len(books)} notebooks were handed in" + (f", {file.name} was graded" if books else "")
+        if any(other.name == name for other in found.values()):
+            problem = "; ".join(filter(None, [problem, "another submission has the same name"]))
         found[safe] = Student(name, safe, file, problem)
     if not found:
         raise Refused(f"submissions: expected files STUDENT.ipynb or folders STUDENT/ in {folder}, found none")
     return list(found.values())
 
 
-def seed_of(out: Path, assignment: str, seed: int | None) -> int:
+def strangers(folder: Path) -> list[str]:
+    """Return the names of the files that are no notebooks, and so get no grade."""
+    files = [place for place in sorted(folder.iterdir()) if not place.is_dir()] if folder.is_dir() else []
+    return [file.name for file in files if file.suffix.lower() != ".ipynb" and not file.name.startswith(".")]
+
+
+def seed_of(out: Path, assignment: str, submissions: Path, seed: int | None) -> int:
     """Return the seed of this report, drawn when it is begun."""
-    file = out / "batch.json"
+    file, whose = out / "batch.json", str(submissions.resolve())
     if file.exists():
         begun = json.loads(file.read_text(encoding="utf-8"))
-        if begun["assignment"] != assignment or seed not in (None, begun["seed"]):
-            raise Refused(f"out: {out} holds the grades of {begun['assignment']} with seed {begun['seed']}")
+        if (begun["assignment"], begun["submissions"]) != (assignment, whose) or seed not in (None, begun["seed"]):
+            raise Refused(
+                f"out: {out} holds the grades of {begun['assignment']} from {begun['submissions']} with seed "
+                f"{begun['seed']}; choose another folder for --out"
+            )
         return int(begun["seed"])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refused(f"out: expected a new or empty folder, or a report to go on with, found {out}")
     seed = secrets.randbelow(2**31) if seed is None else seed
-    write(file, json.dumps({"assignment": assignment, "seed": seed}))
+    write(file, json.dumps({"assignment": assignment, "submissions": whose, "seed": seed}))
     return seed
 
 
@@ -116,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="grade.py", description="Grade all submissions of an assignment.")
     parser.add_argument("assignment", help="a1, a2, …")
-    parser.add_argument("submissions", type=Path, help="folder with STUDENT.ipynb, or with STUDENT/….ipynb")
+    parser.add_argument(
+        "submissions", type=Path, help="folder with STUDENT.ipynb, or with STUDENT/….ipynb; or one notebook"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--jobs", type=int, default=2, help="submissions at a time (2)")
     parser.add_argument("--seed", type=int, help="seed of the hidden tests (drawn when the report is begun)")
@@ -131,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Limits(**json.loads(chosen.limits))
         except (ValueError, TypeError):
             raise Refused(f"limits: expected JSON with {', '.join(vars(Limits()))}, found {chosen.limits}") from None
-        seed = seed_of(chosen.out, chosen.assignment, chosen.seed)
+        seed = seed_of(chosen.out, chosen.assignment, chosen.submissions, chosen.seed)
     except (Refused, OSError) as reason:
         print(f"grade.py: {reason}", file=sys.stderr)
         return 2
+    if odd := strangers(chosen.submissions):
+        print(f"grade.py: not graded, for they are no notebooks: {', '.join(odd)}", file=sys.stderr)
     course = Course(chosen.out / "course", chosen.out / "verdicts")
     try:
         release = course.release(chosen.assignment, master)
@@ -161,7 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for student, verdict in graded:
         verdict.notes += [student.problem] if student.problem else []
     complaints = enter(course, chosen.assignment, graded, release, chosen.out)
-    again = ["python", "book/assignments/grade.py", chosen.assignment, str(chosen.submissions), "--out", "REPORT"]
+    again = [
+        ".venv/bin/python",
+        "book/assignments/grade.py",
+        chosen.assignment,
+        str(chosen.submissions),
+        "--out",
+        "REPORT",
+    ]
     again += ["--seed", str(seed)] + (["--limits", chosen.limits] if chosen.limits != "{}" else [])
     report.write_all(chosen.out, chosen.assignment, [(s.name, s.safe, v) for s, v in graded], shlex.join(again))
     failed = [student.name for student, verdict in graded if not verdict.key]

@@ -18,14 +18,13 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 
-from . import cells
+from . import cells, maths
 from .course import Course
 from .verdict import HERE, rubric_of, write
 
@@ -42,16 +41,12 @@ ENGINE = (
     "verdict",
     "wire",
 )
-MATHS = ("tex-svg.js", "input/tex/extensions")
 STYLE = """<style>.rubric { font: 15px/1.5 system-ui, sans-serif; margin: 2rem 4rem }
 .rubric th, .rubric td { text-align: left; padding: .1rem 1rem .1rem 0 }</style>"""
 PAGE = r"""{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}
-<script>MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']], processEscapes: true}}</script>
-<script src="mathjax/tex-svg.js"></script>
-{%- endblock -%}
+{%- block html_head_js_mathjax -%}{{ resources.maths }}{%- endblock -%}
 {%- block body_header -%}{{ super() }}{{ resources.rubric }}{%- endblock -%}
 """
 
@@ -111,15 +106,11 @@ def instructor(assignment: str, master: Path, target: Path) -> None:
     table = f"{STYLE}<section class=rubric><h2>Rubric: {total} points</h2><table>{head}{rows}</table></section>"
     exporter = HTMLExporter(extra_loaders=[DictLoader({"offline.j2": PAGE})], template_file="offline.j2")  # type: ignore[no-untyped-call]
     notebook = nbformat.read(master, as_version=4)
-    page, _ = exporter.from_notebook_node(notebook, {"rubric": table, "metadata": {"name": master.stem}})
+    page, _ = exporter.from_notebook_node(
+        notebook, {"rubric": table, "maths": maths.SCRIPT, "metadata": {"name": master.stem}}
+    )
     write(target / f"{master.stem}.html", page)
-    spec = find_spec("sphinx-mathjax-offline")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("the maths needs the package sphinx-mathjax-offline")
-    for name in MATHS:
-        source, copy = Path(spec.origin).parent / "static" / "mathjax" / name, target / "mathjax" / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+    maths.copy_beside(target)
 
 
 def make(master: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def assemble(release: Cell, submission: list[Cell]) -> tuple[Cell, list[str]]:
             continue
         if name in solutions:
             if name in place:
-                cell["source"] = submission[place[name]]["source"]
+                found = submission[place[name]]["source"]
+                cell["source"] = found if cell["cell_type"] == "code" else as_written(found)
             else:
                 cell["source"] = "# This cell was deleted."
                 notes.append(f"the cell {name} was deleted")
@@ -133,8 +135,15 @@ def assemble(release: Cell, submission: list[Cell]) -> tuple[Cell, list[str]]:
 
 def new(cell: Cell) -> Cell:
     """Return a cell of the student's own in the notebook's format."""
-    made = {"cell_type": cell["cell_type"], "metadata": {}, "source": cell["source"]}
-    return made | ({"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {})
+    if cell["cell_type"] == "markdown":
+        return {"cell_type": "markdown", "metadata": {}, "source": as_written(cell["source"])}
+    return {"cell_type": "code", "metadata": {}, "source": cell["source"], "outputs": [], "execution_count": None}
+
+
+def as_written(text: str) -> str:
+    """Return a student's Markdown as a block of plain text: no script, link or picture of it works in a browser."""
+    fence = "~" * (max((len(run) for run in re.findall("~+", text)), default=0) + 3)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def to_run(notebook: Cell) -> list[tuple[int, str]]:

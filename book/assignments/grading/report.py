@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from statistics import mean, median
 
+from . import maths
 from .verdict import Verdict, write
 
 Graded = Sequence[tuple[str, str, Verdict]]
@@ -31,23 +32,26 @@ code {{ background: #f2f2f2; padding: .1rem .3rem }} tr {{ border-bottom: 1px so
 
 def write_all(out: Path, assignment: str, graded: Graded, again: str) -> None:
     """Write the table, the page, and the copies of the feedback."""
-    write(out / "grades.csv", table(graded))
+    write(out / "grades.csv", "\ufeff" + table(graded))  # the mark tells a spreadsheet that this is UTF-8
     write(out / "report.html", page(assignment, graded, again))
+    shutil.rmtree(out / "feedback", ignore_errors=True)
     for _, safe, _ in graded:
         for made in sorted((out / "course" / "feedback" / safe / assignment).glob("*.html")):
-            (out / "feedback").mkdir(exist_ok=True)
-            shutil.copyfile(made, out / "feedback" / f"{safe}.html")
+            write(out / "feedback" / f"{safe}.html", maths.offline(made.read_text(encoding="utf-8")))
+    if (out / "feedback").is_dir():
+        maths.copy_beside(out / "feedback")
 
 
 def table(graded: Graded) -> str:
-    """Return the grades as CSV: student, points of each part, total, note."""
+    """Return the grades as CSV: student, points of each part, total, feedback page, note."""
     parts = list(dict.fromkeys(line.part for line in graded[0][2].results))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["student", *parts, "total", "note"])
-    for name, _, verdict in graded:
+    rows.writerow(["student", *parts, "total", "feedback", "note"])
+    for name, safe, verdict in graded:
         points = [sum(line.points for line in verdict.part(part)) for part in parts]
-        rows.writerow([harmless(name), *points, verdict.points, harmless("; ".join(verdict.notes))])
+        note = harmless("; ".join(verdict.notes))
+        rows.writerow([harmless(name), *points, verdict.points, harmless(f"{safe}.html"), note])
     return text.getvalue()
 
 
@@ -84,10 +88,21 @@ def page(assignment: str, graded: Graded, again: str) -> str:
                 if verdict.notes
             ],
         ),
+        "<h2>Walls</h2>",
+        f"<p>{walls(graded)}</p>",
         "<h2>Once more</h2>",
         f"<p>The same models are drawn again by <code>{escape(again)}</code>.</p>",
     ]
     return PAGE.format(title=f"Assignment {assignment[1:]}: report", body="\n".join(body))
+
+
+def walls(graded: Graded) -> str:
+    """Say what held the submissions apart from the rest of the machine."""
+    held = {tuple(verdict.held) for _, _, verdict in graded if verdict.seconds}
+    kernel = sorted(set.intersection(*map(set, held))) if held else []
+    if {"files", "calls"} <= set(kernel):
+        return f"Every submission that ran was held by the kernel ({', '.join(kernel)}) and by Python's audit hook."
+    return "Not every submission was held by the kernel (Landlock and seccomp): Python's audit hook stops no expert."
 
 
 def lost(graded: Graded) -> list[tuple[str, str, str]]:

@@ -149,9 +149,10 @@ def expect(
     if not np.isfinite(found).all():
         raise Lost(f"{what}: expected finite numbers, found {_first(found, ~np.isfinite(found))}")
     off = ~np.isclose(found, right, rtol=rtol, atol=atol)
-    raise Lost(f"{what}: expected {_first(right, off)}, found {_first(found, off)}")
+    digits = next(n for n in (6, 9, 12, 17) if _first(right, off, n) != _first(found, off, n) or n == 17)
+    raise Lost(f"{what}: expected {_first(right, off, digits)}, found {_first(found, off, digits)}")
 
 
-def _first(values: np.ndarray, where: np.ndarray) -> str:
+def _first(values: np.ndarray, where: np.ndarray, digits: int = 6) -> str:
     """Return the first of the marked values, as a message shows it."""
-    return f"{values[where].ravel()[0]:.6g}"
+    return f"{values[where].ravel()[0]:.{digits}g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill as fill_lines
 
 from nbconvert.exporters.exporter import ResourcesDict
 from nbformat import NotebookNode
@@ -44,7 +45,8 @@ def fill(notebook: NotebookNode, verdict: Verdict) -> None:
         if marks.get("grade"):
             lines = verdict.part(marks["grade_id"])
             points = float(sum(line.points for line in lines))
-            cell.outputs.append(new_output("stream", name="stdout", text="\n".join(map(str, lines)) + "\n"))
+            told = [fill_lines(row, 88, subsequent_indent=" " * 8) for line in lines for row in str(line).splitlines()]
+            cell.outputs.append(new_output("stream", name="stdout", text="\n".join(told) + "\n"))
             cell.outputs.append(new_output("execute_result", data={"text/plain": str(points)}, execution_count=number))
         elif number in ran:
             if ran[number].output:
