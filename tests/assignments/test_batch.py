@@ -116,7 +116,8 @@ def test_nbgraders_own_command_runs_submissions_in_the_guarded_process_too(repor
 def test_the_feedback_tells_and_runs_no_script_of_a_student(report: Path) -> None:
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (report / "feedback").glob("*.html")}
     assert len(pages) == len(rows(report))
-    assert "the square is not the double" in pages["bob"]
+    assert "<h1>4 of 6 points</h1>" in pages["bob"]
+    assert pages["bob"].index("the square is not the double") < pages["bob"].index("Score:")
     assert "cell 3 ran longer than 10 seconds" in pages["eve"]
     assert "double(1) is 2" in pages["bob"]  # the public test's own message
     assert "&lt;b&gt;bold&lt;/b&gt; [click]" in pages["mallory"]  # as it was written

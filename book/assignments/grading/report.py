@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -35,9 +36,10 @@ def write_all(out: Path, assignment: str, graded: Graded, again: str) -> None:
     write(out / "grades.csv", "\ufeff" + table(graded))  # the mark tells a spreadsheet that this is UTF-8
     write(out / "report.html", page(assignment, graded, again))
     shutil.rmtree(out / "feedback", ignore_errors=True)
-    for _, safe, _ in graded:
+    for _, safe, verdict in graded:
         for made in sorted((out / "course" / "feedback" / safe / assignment).glob("*.html")):
-            write(out / "feedback" / f"{safe}.html", maths.offline(made.read_text(encoding="utf-8")))
+            before, body, after = re.split("(<body[^>]*>)", made.read_text(encoding="utf-8"), maxsplit=1)
+            write(out / "feedback" / f"{safe}.html", maths.offline(before + body + summary(verdict) + after))
     if (out / "feedback").is_dir():
         maths.copy_beside(out / "feedback")
 
@@ -53,6 +55,24 @@ def table(graded: Graded) -> str:
         note = harmless("; ".join(verdict.notes))
         rows.writerow([harmless(name), *points, verdict.points, harmless(f"{safe}.html"), note])
     return text.getvalue()
+
+
+def summary(verdict: Verdict) -> str:
+    """Return what stands above a student's feedback: each line of the rubric, its points, and what went wrong."""
+    told = [
+        (
+            f"{line.points} of {line.of}",
+            escape(line.text) + (f"<br><b>{escape(line.message)}</b>" if line.message else ""),
+        )
+        for line in verdict.results
+    ]
+    total = f"{verdict.points} of {sum(line.of for line in verdict.results)} points"
+    notes = "".join(f"<p>{escape(note)}</p>" for note in verdict.notes)
+    style = "max-width: 60rem; margin: 1rem auto; padding: 0 1rem; font-size: 16px"
+    lines = "".join(
+        f'<tr><td style="padding: .2rem 1rem; white-space: nowrap">{n}</td><td>{t}</td></tr>' for n, t in told
+    )
+    return f'<section style="{style}"><h1>{total}</h1>{notes}<table>{lines}</table></section>'
 
 
 def harmless(text: str) -> str:
