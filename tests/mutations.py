@@ -162,7 +162,7 @@ GUARDS = [
     ("experiments/images.py", ["tests/experiments/test_images_and_pixels.py"]),
     ("experiments/iwae_table1.py", ["tests/experiments/test_iwae_table1.py"]),
     ("experiments/pixels.py", ["tests/experiments/test_images_and_pixels.py"]),
-    ("experiments/records.py", ["tests/experiments/test_iwae_table1.py"]),
+    ("experiments/records.py", ["tests/experiments/test_records.py", "tests/experiments/test_iwae_table1.py"]),
     ("experiments/runner.py", ["tests/experiments/test_runner.py"]),
     ("experiments/", ["tests/experiments/test_every_experiment.py"]),
     ("mcmc.py", ["tests/mcmc/test_kernel.py", "tests/mcmc/test_moments.py", "tests/mcmc/test_calibration.py"]),

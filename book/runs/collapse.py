@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from vae_lib.bounds import elbo_with_analytic_kl
 from vae_lib.data import load_dataset
 from vae_lib.densities import log_bernoulli
 from vae_lib.evaluation import Widened, held_out_elbo, kl_per_dimension, log_p_x
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images, TrainingConfig, train
 from vae_lib.learning.objectives import Warmup, free_bits
 from vae_lib.models import VAE, BernoulliLikelihood, NormalEncoder, fan_in_uniform, glorot_uniform, mlp
@@ -142,17 +141,6 @@ def without_latents(seed: int, epochs: int) -> dict[str, Any]:
     return {"model": "pixel by pixel", "bound": "no latents", "seed": seed, "test log p(x)": summary(values)}
 
 
-def read(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings(epochs):
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
 def settings(epochs: int) -> dict[str, Any]:
     """What a result depends on, beside model, bound and seed."""
     return {
@@ -164,23 +152,6 @@ def settings(epochs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def store(results: list[dict[str, Any]], path: Path, epochs: int) -> None:
-    """Write the record with what is finished."""
-    record = {
-        "command": "python book/runs/collapse.py",
-        "commit": commit(),
-        "device": device_name(torch.device("cpu")),
-        "versions": versions(),
-        "seeds": sorted({unit["seed"] for unit in results}),
-        "settings": settings(epochs),
-        "unit": "nats an image, 360 test images",
-        "results": results,
-    }
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-
-
 def main() -> None:
     """Run what is not done, and write after each unit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    results = read(options.out, options.epochs)
+    results = read_units(options.out, settings(options.epochs))
     for seed in SEEDS:
         for kind, name in [*itertools.product(KINDS, BOUNDS), (KINDS[-1], "no latents")]:
             if any((r["model"], r["bound"], r["seed"]) == (kind, name, seed) for r in results):
@@ -199,7 +170,10 @@ def main() -> None:
             else:
                 results.append(run(kind, name, seed, options.epochs))
             print(results[-1], flush=True)
-            store(results, options.out, options.epochs)
+            write_units(
+                options.out, results, command="python book/runs/collapse.py", settings=settings(options.epochs),
+                unit="nats an image, 360 test images",
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

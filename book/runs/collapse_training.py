@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from collapse import settings as settings_of_collapse
 
 from vae_lib.data import load_dataset
 from vae_lib.evaluation import held_out_elbo
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images, TrainingConfig, train
 from vae_lib.rng import make_generator
 
@@ -55,17 +54,6 @@ def settings() -> dict[str, Any]:
     return settings_of_collapse(EPOCHS)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings():
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
 def main() -> None:
     """Run what is not done, and write after each unit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -73,25 +61,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    results = read(options.out)
+    results = read_units(options.out, settings())
     for seed, name in itertools.product(SEEDS, BOUNDS):
         if any((unit["bound"], unit["seed"]) == (name, seed) for unit in results):
             continue
         results.append(run(name, seed))
         print(results[-1], flush=True)
-        record = {
-            "command": COMMAND,
-            "commit": commit(),
-            "device": device_name(torch.device("cpu")),
-            "versions": versions(),
-            "seeds": sorted({unit["seed"] for unit in results}),
-            "settings": settings(),
-            "unit": "nats an image",
-            "results": results,
-        }
-        partial = options.out.with_suffix(".part")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        partial.replace(options.out)
+        unit = "nats an image"
+        write_units(options.out, results, command=COMMAND, settings=settings(), unit=unit)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from vae_lib.data import load_dataset
 from vae_lib.estimate import mean_with_error
 from vae_lib.evaluation import log_p_x
 from vae_lib.evaluation.passes import evaluating
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images, TrainingConfig, load_trained, train
 from vae_lib.models import (
     ChainEncoder,
@@ -131,34 +130,6 @@ def settings(epochs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings(epochs):
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
-def store(results: list[dict[str, Any]], path: Path, epochs: int) -> None:
-    """Write the record with what is finished."""
-    record = {
-        "command": "python book/runs/hierarchy.py",
-        "commit": commit(),
-        "device": device_name(torch.device("cpu")),
-        "versions": versions(),
-        "seeds": sorted({unit["seed"] for unit in results}),
-        "settings": settings(epochs),
-        "unit": "nats an image, 360 test images",
-        "results": results,
-    }
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-
-
 def main() -> None:
     """Run what is not done, and write after each unit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -166,13 +137,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = read(options.out, options.epochs)
+    results = read_units(options.out, settings(options.epochs))
     done = {(unit["levels"], unit["q"], unit["bound"], unit["seed"]) for unit in results}
     for seed, bound, (levels, way) in itertools.product(SEEDS, BOUNDS, KINDS):
         if (levels, way, bound, seed) not in done:
             results.append(run(levels, way, bound, seed, options.epochs))
             print(results[-1], flush=True)
-            store(results, options.out, options.epochs)
+            write_units(
+                options.out, results, command="python book/runs/hierarchy.py", settings=settings(options.epochs),
+                unit="nats an image, 360 test images",
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

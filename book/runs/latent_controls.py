@@ -22,7 +22,7 @@ from torch import Tensor
 from vae_lib.cli.recipes import RECIPES
 from vae_lib.data import load_dataset
 from vae_lib.evaluation import rate_distortion
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images, reading_for, train
 from vae_lib.learning.objectives import beta_elbo
 from vae_lib.models import VAE, build
@@ -190,17 +190,6 @@ def settings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings():
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
 def main() -> None:
     """Run what is not done, and write after each unit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -209,26 +198,16 @@ def main() -> None:
     torch.set_num_threads(1)
     digits = load_dataset(RECIPE.data)
     data = split(digits.train), split(digits.test)
-    results = read(options.out)
+    results = read_units(options.out, settings())
     for seed, beta in itertools.product(SEEDS, BETAS):
         if any((unit["beta"], unit["seed"]) == (beta, seed) for unit in results):
             continue
         results.append(rounded(measure(trained(beta, seed), beta, seed, data)))
         print(results[-1], flush=True)
-        record = {
-            "command": COMMAND,
-            "commit": commit(),
-            "device": device_name(torch.device("cpu")),
-            "versions": versions(),
-            "seeds": sorted({unit["seed"] for unit in results}),
-            "settings": settings(),
-            "unit": "nats an image; walks and draws: distance to the nearest training image; the rest: shares of 1",
-            "pixels": rounded(on_pixels(data)),
-            "results": results,
-        }
-        part = options.out.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        part.replace(options.out)
+        unit = "nats an image; walks and draws: distance to the nearest training image; the rest: shares of 1"
+        write_units(
+            options.out, results, command=COMMAND, settings=settings(), unit=unit, pixels=rounded(on_pixels(data))
+        )
 
 
 if __name__ == "__main__":

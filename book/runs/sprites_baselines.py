@@ -23,7 +23,7 @@ from torch import Tensor
 from vae_lib.data import load_dataset, render_sprites, sprite_factors
 from vae_lib.evaluation.disentanglement import majority_vote_score, mutual_information_gap
 from vae_lib.exact import maximum_likelihood_variance, optimal_linear_vae
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images
 from vae_lib.models import VAEConfig, build
 from vae_lib.rng import make_generator
@@ -88,32 +88,10 @@ def settings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings():
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
 def store(results: list[dict[str, Any]], path: Path) -> None:
     """Write the record with what is finished."""
-    record = {
-        "command": COMMAND,
-        "commit": commit(),
-        "device": device_name(torch.device("cpu")),
-        "versions": versions(),
-        "seeds": sorted({unit["seed"] for unit in results}),
-        "settings": settings(),
-        "unit": "information in nats; scores from 0 to 1; the components know no seed, theirs is that of the bits",
-        "results": results,
-    }
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
+    unit = "information in nats; scores from 0 to 1; the components know no seed, theirs is that of the bits"
+    write_units(path, results, command=COMMAND, settings=settings(), unit=unit)
 
 
 def main() -> None:
@@ -122,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = read(options.out)
+    results = read_units(options.out, settings())
     done = {(unit["code"], unit["seed"]) for unit in results}
     if (COMPONENTS, 0) not in done:
         name, mu, std = components()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import functools
-import json
 import math
 import shutil
 import time
@@ -31,7 +30,7 @@ from vae_lib.densities import DiagonalNormal
 from vae_lib.evaluation import active_units, kl_per_dimension
 from vae_lib.evaluation.disentanglement import majority_vote_score, mutual_information_gap
 from vae_lib.evaluation.rate_distortion import rate_distortion
-from vae_lib.experiments.records import commit, device_name, versions
+from vae_lib.experiments.records import read_units, write_units
 from vae_lib.learning import Images, TrainingConfig, load_vae, save_vae, train
 from vae_lib.learning.checkpoints import read_checkpoint
 from vae_lib.learning.objectives import beta_elbo
@@ -146,38 +145,21 @@ def settings(epochs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The finished units; those of other settings are an error."""
-    if not path.exists():
-        return []
-    record = json.loads(path.read_text())
-    if record["settings"] != settings(epochs):
-        raise SystemExit(f"{path}: expected units with the settings of this call, found others; choose another --out")
-    units: list[dict[str, Any]] = record["results"]
-    return units
-
-
 def store(unit: dict[str, Any], path: Path, epochs: int, lock: Path) -> None:
     """Put a unit into the record. Another process may be about to do the same."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        others = [old for old in read(path, epochs) if (old["beta"], old["seed"]) != (unit["beta"], unit["seed"])]
+        others = [
+            old
+            for old in read_units(path, settings(epochs))
+            if (old["beta"], old["seed"]) != (unit["beta"], unit["seed"])
+        ]
         results = sorted([*others, unit], key=lambda row: (row["beta"], row["seed"]))
-        record = {
-            "command": COMMAND,
-            "commit": commit(),
-            "device": device_name(torch.device("cpu")),
-            "versions": versions(),
-            "seeds": sorted({row["seed"] for row in results}),
-            "settings": settings(epochs),
-            "unit": "nats an image; information in nats; scores from 0 to 1",
-            "naming the image": naming_the_image(),
-            "seconds": round(sum(row["seconds"] for row in results)),
-            "results": results,
-        }
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        partial.replace(path)
+        write_units(
+            path, results, command=COMMAND, settings=settings(epochs),
+            unit="nats an image; information in nats; scores from 0 to 1",
+            **{"naming the image": naming_the_image(), "seconds": round(sum(row["seconds"] for row in results))},
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -195,7 +177,7 @@ def main() -> None:
     (folder / ".gitignore").write_text("*\n")
     for seed in options.seeds:
         for beta in options.betas:
-            done = {(unit["beta"], unit["seed"]): unit for unit in read(options.out, options.epochs)}
+            done = {(unit["beta"], unit["seed"]): unit for unit in read_units(options.out, settings(options.epochs))}
             if (beta, seed) in done and not options.evaluate:
                 continue
             started = time.process_time()
